@@ -1,0 +1,431 @@
+"""The pipeline's configuration: frozen records, one YAML file per pipeline, unknown keys refused.
+
+One file = one pipeline = one DAG. ``Settings`` holds where things live on a machine (lake, registry,
+stores) and comes from the environment; ``Pipeline`` holds what is computed and comes from the file.
+Both are read once, at the edge, and passed down.
+"""
+
+import hashlib
+import json
+import os
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from components.errors import ConfigError
+
+ModelKind = Literal["mfh", "ple"]
+TaskName = Literal[
+    "completion",
+    "click",
+    "finish",
+    "skip",
+    "long_view",
+    "like",
+    "follow",
+    "comment",
+    "share",
+    "dislike",
+    "profile_enter",
+]
+
+
+class Record(BaseModel):
+    """A frozen configuration record that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeedSettings(Record):
+    """What every feed has: its calendar and the rules that turn watching into labels."""
+
+    timezone: str = "UTC"
+    first_day: date
+    last_day: date | None = None
+    session_gap_min: int = Field(30, gt=0)
+    skip_below_ms: int = Field(3_000, gt=0)
+    max_watch_ms: int = Field(6 * 3_600_000, gt=0)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"unknown time zone {value!r}; use an IANA name such as 'Asia/Shanghai'")
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "FeedSettings":
+        if self.last_day is not None and self.last_day < self.first_day:
+            raise ValueError("last_day is before first_day")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The feed's time zone; local midnight is the edge of every partition."""
+        return ZoneInfo(self.timezone)
+
+
+class WorldFeed(FeedSettings):
+    """The built-in world: synthetic users and videos with candidate sets and propensities."""
+
+    kind: Literal["world"] = "world"
+    seed: int = 1
+    users: int = Field(6_000, gt=0)
+    new_users_per_day: int = Field(60, ge=0)
+    videos: int = Field(1_500, gt=0)
+    new_videos_per_day: int = Field(100, ge=0)
+    slot_candidates: int = Field(12, gt=1)
+    uniform_share: float = Field(0.05, ge=0, le=1)
+
+
+class KuaiRandFeed(FeedSettings):
+    """Any KuaiRand edition: a folder of official CSVs or of Parquet files with the official columns."""
+
+    kind: Literal["kuairand"] = "kuairand"
+    timezone: str = "Asia/Shanghai"
+    folder: str
+    snapshot_day: date = date(2022, 5, 8)
+
+
+class TableMapping(Record):
+    """Where one table of a user's own logs lies, and which of its columns is which of ours.
+
+    ``path`` is a glob below the feed's folder. ``{day}`` in it is replaced by the day (YYYY-MM-DD),
+    ``{day_compact}`` by YYYYMMDD; without either, the whole table is read and the day cut by time.
+    ``columns`` maps our column name to theirs.
+    """
+
+    path: str
+    columns: dict[str, str]
+    time_unit: Literal["timestamp", "s", "ms", "us", "iso"] = "timestamp"
+    duration_unit: Literal["s", "ms"] = "ms"
+    attributes: tuple[str, ...] = ()
+
+
+class FilesFeed(FeedSettings):
+    """A user's own logs: Parquet or CSV files described by a column mapping."""
+
+    kind: Literal["files"] = "files"
+    folder: str
+    log: TableMapping
+    users: TableMapping | None = None
+    videos: TableMapping | None = None
+    requests: TableMapping | None = None
+
+
+class PythonFeed(FeedSettings):
+    """A feed that a mapping can't describe: one class, named as ``package.module:Class``."""
+
+    kind: Literal["python"] = "python"
+    factory: str
+    options: dict[str, str | int | float | bool] = {}
+
+
+Feed = Annotated[WorldFeed | KuaiRandFeed | FilesFeed | PythonFeed, Field(discriminator="kind")]
+
+
+class GroupSettings(Record):
+    """User and item groups as of the exposure."""
+
+    new_tenure_days: int = Field(30, gt=0)
+    activity_days: Literal[1, 3, 7, 14] = 14
+    new_video_age_days: int = Field(3, gt=0)
+
+
+class FeatureSettings(Record):
+    """Feature snapshots and their availability."""
+
+    snapshot_lag_min: int = Field(60, ge=0)
+    ttl_days: int = Field(3, gt=0)
+    last_videos: int = Field(20, gt=0)
+
+
+class ValidationSettings(Record):
+    """Limits of the data gates."""
+
+    max_refused_share: float = Field(0.2, ge=0, le=1)
+    min_rows: int = Field(1, ge=1)
+
+
+class Task(Record):
+    """One behaviour the models predict. ``weight`` 0 means that it does not train."""
+
+    name: TaskName
+    weight: float = Field(1.0, ge=0)
+
+    @property
+    def loss(self) -> Literal["mse", "bce"]:
+        """Squared error for ratios, binary cross-entropy on logits for everything else."""
+        return "mse" if self.name == "completion" else "bce"
+
+
+class ModelRecipe(Record):
+    """One arm's model: its kind and its layer sizes (mfh.md's are the defaults of the paper)."""
+
+    kind: ModelKind
+    level0_width: int = Field(512, ge=0)
+    level1_widths: tuple[int, int] = (256, 128)
+    level1_experts: int = Field(2, gt=0)
+    level1_shared: int = Field(2, gt=0)
+    level2_width: int = Field(128, gt=0)
+    level2_experts: int = Field(1, gt=0)
+    level2_shared: int = Field(1, gt=0)
+    tower_widths: tuple[int, ...] = (128, 64)
+    small_tower_widths: tuple[int, ...] = (64, 32)
+
+
+class TrainSettings(Record):
+    """How both arms are trained; one recipe for both, so that only the architecture differs."""
+
+    window_days: int = Field(7, gt=0)
+    seed: int = 7
+    epochs: int = Field(2, gt=0)
+    batch_size: int = Field(4_096, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    clip_norm: float = Field(5.0, gt=0)
+    id_embedding: int = Field(16, gt=0)
+    field_embedding: int = Field(4, gt=0)
+    min_id_count: int = Field(3, gt=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class SimulatorSettings(Record):
+    """Session rollouts of both arms over the held-out sessions."""
+
+    shards: int = Field(2, gt=0)
+    seed: int = 11
+    rollouts: int = Field(2, gt=0)
+    candidates: int = Field(40, gt=1)
+    max_slots: int = Field(40, gt=0)
+    ensemble: int = Field(2, gt=0)
+    folds: int = Field(2, gt=1)
+    epochs: int = Field(3, gt=0)
+    fusion: dict[TaskName, float] = {"completion": 1.0, "long_view": 1.0, "like": 0.5, "skip": -0.5}
+
+
+class DecisionRule(Record):
+    """When the treatment ships: the primary metric must win, no guardrail may lose its margin."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    primary_segment: Literal["new", "low", "high", "all"] = "new"
+    max_skip_rate_increase: float = Field(0.02, ge=0)
+    max_return_loss_pp: float = Field(0.5, ge=0)
+    min_users: int = Field(100, gt=1)
+
+
+class Pipeline(Record):
+    """One pipeline = one file = one DAG."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")
+    description: str = ""
+    owner: str = "ml-platform"
+    feed: Feed
+    groups: GroupSettings = GroupSettings()
+    features: FeatureSettings = FeatureSettings()
+    validation: ValidationSettings = ValidationSettings()
+    tasks: tuple[Task, ...] = (
+        Task(name="completion"),
+        Task(name="finish"),
+        Task(name="skip"),
+        Task(name="long_view"),
+        Task(name="like"),
+    )
+    models: dict[str, ModelRecipe] = {"mfh": ModelRecipe(kind="mfh"), "ple": ModelRecipe(kind="ple")}
+    treatment: str = "mfh"
+    baseline: str = "ple"
+    train: TrainSettings = TrainSettings()
+    simulator: SimulatorSettings = SimulatorSettings()
+    decision: DecisionRule = DecisionRule()
+    promote: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Pipeline":
+        for role, name in (("treatment", self.treatment), ("baseline", self.baseline)):
+            if name not in self.models:
+                raise ValueError(f"{role} {name!r} is not one of models {sorted(self.models)}")
+        if self.treatment == self.baseline:
+            raise ValueError("treatment and baseline are the same model; an A/B report needs two")
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a task is listed twice in {names}")
+        if missing := sorted(set(self.simulator.fusion) - set(names)):
+            raise ValueError(f"simulator.fusion weighs tasks that are not trained: {missing}")
+        return self
+
+    @property
+    def source_id(self) -> str:
+        """Folder of the feed's data in the lake: one per feed, shared by pipelines over the same feed."""
+        identity = self.feed.model_dump(mode="json", exclude={"last_day"})
+        # Snapshots depend on these besides the feed.
+        identity["features"] = self.features.model_dump(mode="json")
+        return f"{self.feed.kind}-{_digest(identity)[:8]}"
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of everything that changes a result: not of where the data lies, nor of its growing end."""
+        identity = self.model_dump(mode="json", exclude={"owner": True, "description": True, "promote": True})
+        for location in ("folder", "last_day"):
+            identity["feed"].pop(location, None)
+        # Shards are bit-equal to one process, so their number changes no result.
+        identity["simulator"].pop("shards")
+        return _digest(identity)[:12]
+
+    def override(self, params: dict[str, Any]) -> "Pipeline":
+        """Apply a run's parameters (see ``PARAMS``) and check the result as a whole.
+
+        Args:
+            params: Parameter name to value; names not in ``PARAMS`` are refused, ``None`` changes nothing.
+
+        Returns:
+            The pipeline with those settings replaced.
+
+        Raises:
+            ConfigError: When a name is unknown or the result is not a valid pipeline.
+        """
+        data = self.model_dump(mode="json")
+        for name, value in params.items():
+            if name not in PARAMS:
+                raise ConfigError(f"unknown parameter {name!r}; known are {sorted(PARAMS)}")
+            if value is None:
+                continue
+            *parents, leaf = PARAMS[name]
+            place = data
+            for key in parents:
+                place = place[key]
+            place[leaf] = value
+        return parse_pipeline(data, where="parameters of the run")
+
+
+# Run parameters (Airflow Params, ``mfh run`` options) and the setting that each one replaces.
+PARAMS: dict[str, tuple[str, ...]] = {
+    "window_days": ("train", "window_days"),
+    "treatment": ("treatment",),
+    "baseline": ("baseline",),
+    "train_seed": ("train", "seed"),
+    "simulation_seed": ("simulator", "seed"),
+    "shards": ("simulator", "shards"),
+    "promote": ("promote",),
+}
+
+
+class Settings(BaseSettings):
+    """Where things live on this machine. Every field can be set by the environment variable ``MFH_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix="MFH_", frozen=True)
+
+    home: Path = Path(".mfh")
+    lake: str = ""
+    lake_endpoint: str = ""
+    lake_access_key: str = ""
+    lake_secret_key: str = Field("", repr=False)
+    pipelines: str = ""
+    mlflow_uri: str = ""
+    feast_registry: str = ""
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @property
+    def lake_root(self) -> str:
+        """Root of the lake: a folder or an object store's URL."""
+        return self.lake or str(self.home / "lake")
+
+    @property
+    def pipelines_dir(self) -> Path:
+        """Folder of the pipeline files."""
+        return Path(self.pipelines) if self.pipelines else self.home / "pipelines"
+
+    @property
+    def mlflow_tracking_uri(self) -> str:
+        """MLflow's tracking and registry database."""
+        return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+
+def parse_pipeline(data: dict[str, Any], where: str) -> Pipeline:
+    """Check a pipeline given as plain data.
+
+    Args:
+        data: The content of a pipeline file.
+        where: What to name in an error message.
+
+    Returns:
+        The checked pipeline.
+
+    Raises:
+        ConfigError: One line per problem, each with the key's path.
+    """
+    try:
+        return Pipeline.model_validate(data)
+    except ValidationError as error:
+        problems = [f"  {'.'.join(map(str, e['loc'])) or 'pipeline'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{where} is not a valid pipeline:\n" + "\n".join(problems)) from error
+
+
+def load_pipeline(path: Path) -> Pipeline:
+    """Read one pipeline file. ``${NAME}`` in it is replaced by the environment variable NAME.
+
+    Args:
+        path: A YAML file.
+
+    Returns:
+        The checked pipeline.
+
+    Raises:
+        ConfigError: When the file is missing, not YAML, names an unset variable, or has a bad key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"pipeline file {path} can not be read: {error.strerror}") from error
+
+    def expand(match: re.Match[str]) -> str:
+        if (value := os.environ.get(match[1])) is None:
+            raise ConfigError(f"{path} uses ${{{match[1]}}}, but that environment variable is not set")
+        return value
+
+    try:
+        data = yaml.safe_load(re.sub(r"\$\{([A-Z][A-Z0-9_]*)\}", expand, text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, found {type(data).__name__}")
+    return parse_pipeline(data, where=str(path))
+
+
+def find_pipeline(settings: Settings, name: str | None) -> Pipeline:
+    """The pipeline called ``name``, or the only one there is.
+
+    Args:
+        settings: Tells the folder of pipeline files.
+        name: Name of a pipeline, path of a YAML file, or None for the only one.
+
+    Returns:
+        The checked pipeline.
+
+    Raises:
+        ConfigError: When there is none, or several to choose from.
+    """
+    if name and name.endswith((".yaml", ".yml")):
+        return load_pipeline(Path(name))
+    files = sorted(settings.pipelines_dir.glob("*.yaml"))
+    if name:
+        files = [file for file in files if file.stem == name]
+    if len(files) == 1:
+        return load_pipeline(files[0])
+    if not files:
+        wanted = f"no pipeline {name!r}" if name else "no pipeline file"
+        raise ConfigError(f"{wanted} in {settings.pipelines_dir}; 'mfh init' makes one")
+    raise ConfigError(f"several pipelines: {', '.join(f.stem for f in files)}; choose one with --pipeline NAME")
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,45 @@
+"""The named errors of the pipeline. Each message says what happened, where, and how to mend it."""
+
+
+class MfhError(Exception):
+    """Root of every error that a user of the pipeline can cause or mend."""
+
+
+class ConfigError(MfhError):
+    """A pipeline file or a setting is wrong: unknown key, bad value, conflicting values."""
+
+
+class SourceError(MfhError):
+    """A feed can not be read as configured: missing file, missing column, unknown source."""
+
+
+class EmptyDayError(SourceError):
+    """The feed holds no usable row for a day that was asked for."""
+
+
+class OutsideFeedError(SourceError):
+    """A day before the first or after the last day of the feed was asked for."""
+
+
+class MissingPartitionError(MfhError):
+    """A step needs a lake partition that has no manifest, so for readers it does not exist."""
+
+
+class LakeError(MfhError):
+    """The lake can not be written or read: no space, no permission, a damaged manifest."""
+
+
+class ValidationFailedError(MfhError):
+    """A day did not pass its data validation; nothing downstream may run on it."""
+
+
+class WindowError(MfhError):
+    """The training window or the held-out day holds no data for the requested day."""
+
+
+class TrainingError(MfhError):
+    """Training can not go on: a loss that is not finite, a task without any label."""
+
+
+class BundleError(MfhError):
+    """A model bundle is damaged or does not fit what it is loaded for."""

@@ -1,0 +1,345 @@
+"""The lake: datasets of daily partitions, on a local folder or an object store under one code path.
+
+Layout of one partition::
+
+    <root>/<dataset>/ds=2022-04-28/<content hash>/part-0.parquet ...     the data, named by what it is
+    <root>/<dataset>/ds=2022-04-28/manifest.json                         the commit point, written last
+    <root>/<dataset>/ds=2022-04-28/run.json                              run id, try, timings: not content
+
+Data files are never changed in place. A partition exists when its manifest does; replacing the manifest is
+one atomic operation (rename on a folder, put on an object store), so a reader sees the old partition or the
+new one, and two writers of one day end with one valid partition. Equal content gives an equal hash.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.implementations.local import LocalFileSystem
+from pyarrow.fs import S3FileSystem
+
+from components import __version__
+from components.config import Settings
+from components.errors import LakeError, MissingPartitionError
+
+MANIFEST_VERSION = 1
+MANIFEST = "manifest.json"
+RUN_RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One data file of a partition."""
+
+    name: str
+    bytes: int
+    sha256: str
+    rows: int | None = None
+    schema: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a partition holds and what it was made from."""
+
+    dataset: str
+    day: str
+    content_hash: str
+    rows: int
+    files: tuple[FileEntry, ...]
+    config_hash: str
+    inputs: dict[str, str]
+    code_version: str
+    facts: dict[str, Any]
+    version: int = MANIFEST_VERSION
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A committed partition, ready to read."""
+
+    lake: "Lake"
+    manifest: Manifest
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over the names and bytes of the data files."""
+        return self.manifest.content_hash
+
+    @property
+    def rows(self) -> int:
+        """Rows over all Parquet files."""
+        return self.manifest.rows
+
+    @property
+    def folder(self) -> str:
+        """Path of the data files inside the lake's file system."""
+        return self.lake.path(self.manifest.dataset, f"ds={self.manifest.day}", self.content_hash[:16])
+
+    def table(self, name: str = "part-0", columns: list[str] | None = None) -> pa.Table:
+        """One Parquet file of the partition as a table.
+
+        Args:
+            name: File name without ``.parquet``.
+            columns: Which columns to read, None for all.
+
+        Returns:
+            The table, in the order in which it was written.
+        """
+        path = f"{self.folder}/{name}.parquet"
+        return pq.read_table(path, columns=columns, filesystem=self.lake.fs, partitioning=None)
+
+    def bytes(self, name: str) -> bytes:
+        """Content of one file of the partition."""
+        data: bytes = self.lake.fs.cat_file(f"{self.folder}/{name}")
+        return data
+
+    def json(self, name: str) -> Any:
+        """One JSON file of the partition."""
+        return json.loads(self.bytes(name))
+
+    def has(self, name: str) -> bool:
+        """Whether the partition holds a file of that full name."""
+        return any(entry.name == name for entry in self.manifest.files)
+
+    def url(self, name: str) -> str:
+        """Where a file of the partition lies, for people and links."""
+        return f"{self.folder}/{name}"
+
+
+class PartitionWriter:
+    """Collects the files of one partition in a staging folder; ``Lake.write`` commits them."""
+
+    def __init__(self, staging: Path) -> None:
+        self._staging = staging
+        self._entries: list[FileEntry] = []
+        self.facts: dict[str, Any] = {}
+        self.run: dict[str, Any] = {}
+
+    def table(self, table: pa.Table, name: str = "part-0") -> None:
+        """Add a table as ``<name>.parquet``; equal tables give equal bytes."""
+        path = self._staging / f"{name}.parquet"
+        pq.write_table(table.combine_chunks(), path, compression="zstd", row_group_size=131_072)
+        self._entries.append(_entry(path, rows=table.num_rows, schema=table.schema.to_string(show_schema_metadata=False)))
+
+    def bytes(self, name: str, data: bytes) -> None:
+        """Add a file of any kind."""
+        path = self._staging / name
+        path.write_bytes(data)
+        self._entries.append(_entry(path))
+
+    def text(self, name: str, text: str) -> None:
+        """Add a text file in UTF-8."""
+        self.bytes(name, text.encode())
+
+    def json(self, name: str, data: Any) -> None:
+        """Add a JSON file with sorted keys, so that equal data gives equal bytes. NaN is refused."""
+        self.text(name, json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
+
+    @property
+    def entries(self) -> tuple[FileEntry, ...]:
+        """The files so far, by name."""
+        return tuple(sorted(self._entries, key=lambda entry: entry.name))
+
+
+class Lake:
+    """A folder of datasets. ``scope`` gives the same lake below a sub-folder."""
+
+    def __init__(self, root: str, fs: fsspec.AbstractFileSystem | None = None) -> None:
+        self.fs = fs if fs is not None else LocalFileSystem()
+        self.root = root.rstrip("/")
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """The lake that the settings name.
+
+        Args:
+            settings: ``lake_root`` is a folder, ``s3://bucket/prefix``, or any other fsspec URL.
+
+        Returns:
+            The lake; nothing is created yet.
+        """
+        root = settings.lake_root
+        if root.startswith("s3://"):
+            options: dict[str, Any] = {}
+            if settings.lake_endpoint:
+                options["endpoint_override"] = settings.lake_endpoint
+                options["scheme"] = "http" if settings.lake_endpoint.startswith("http://") else "https"
+            if settings.lake_access_key:
+                options |= {"access_key": settings.lake_access_key, "secret_key": settings.lake_secret_key}
+            return cls(root.removeprefix("s3://"), ArrowFSWrapper(S3FileSystem(**options)))
+        fs, path = fsspec.url_to_fs(root)
+        return cls(path, fs)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether partitions are plain folders that can be renamed."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def scope(self, *parts: str) -> "Lake":
+        """The lake below a sub-folder, over the same file system."""
+        return Lake(self.path(*parts), self.fs)
+
+    def path(self, *parts: str) -> str:
+        """A path inside the lake's file system."""
+        return "/".join((self.root, *parts))
+
+    def find(self, dataset: str, day: date) -> Partition | None:
+        """The partition of a day, or None when it has no manifest.
+
+        Raises:
+            LakeError: When a manifest is there but can not be understood.
+        """
+        path = self.path(dataset, f"ds={day}", MANIFEST)
+        try:
+            data = json.loads(self.fs.cat_file(path))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise LakeError(f"{path} is not JSON ({error}); delete the file and run the day again") from error
+        if data.get("version") != MANIFEST_VERSION:
+            raise LakeError(f"{path} has manifest version {data.get('version')}, this code reads {MANIFEST_VERSION}")
+        files = tuple(FileEntry(**entry) for entry in data.pop("files"))
+        return Partition(self, Manifest(files=files, **data))
+
+    def get(self, dataset: str, day: date) -> Partition:
+        """The partition of a day.
+
+        Raises:
+            MissingPartitionError: When it has no manifest.
+        """
+        partition = self.find(dataset, day)
+        if partition is None:
+            raise MissingPartitionError(
+                f"no partition of {dataset!r} for {day} in {self.root}; run the step that writes it "
+                f"('mfh run --from {day} --to {day}' runs them all)"
+            )
+        return partition
+
+    def days(self, dataset: str) -> list[date]:
+        """Days of a dataset that have a manifest, in order."""
+        found = self.fs.glob(self.path(dataset, "ds=*", MANIFEST))
+        return sorted(date.fromisoformat(str(path).split("/")[-2].removeprefix("ds=")) for path in found)
+
+    def dataset(self, dataset: str, days: Iterable[date], name: str = "part-0") -> ds.Dataset:
+        """One Parquet file per day as a lazy Arrow dataset, for scans that push filters down.
+
+        Raises:
+            MissingPartitionError: When a day has no manifest.
+        """
+        files = [f"{self.get(dataset, day).folder}/{name}.parquet" for day in days]
+        return ds.dataset(files, filesystem=self.fs, format="parquet")
+
+    @contextmanager
+    def write(
+        self, dataset: str, day: date, config_hash: str = "", inputs: dict[str, str] | None = None
+    ) -> Iterator[PartitionWriter]:
+        """Write a partition: everything or nothing.
+
+        Args:
+            dataset: Name of the dataset.
+            day: The partition's day.
+            config_hash: Hash of the settings that shaped the content.
+            inputs: Content hashes of what it was made from, by ``dataset/day``.
+
+        Yields:
+            A writer that takes the partition's files; leaving the block without an error commits them.
+
+        Raises:
+            LakeError: When there is no space or no permission; the lake is then unchanged.
+        """
+        staging: Path | None = None
+        try:
+            staging = self._staging()
+            writer = PartitionWriter(staging)
+            yield writer
+            self._commit(dataset, day, writer, staging, config_hash, inputs or {})
+        except OSError as error:
+            raise LakeError(
+                f"{dataset!r} for {day} could not be written below {self.root}: {error}; "
+                "nothing was changed. Check free space and permissions ('mfh doctor' does)"
+            ) from error
+        finally:
+            if staging is not None:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    def _staging(self) -> Path:
+        if not self.is_local:
+            return Path(tempfile.mkdtemp(prefix="mfh-"))
+        parent = Path(self.root) / "_staging"
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=parent))
+
+    def _commit(
+        self,
+        dataset: str,
+        day: date,
+        writer: PartitionWriter,
+        staging: Path,
+        config_hash: str,
+        inputs: dict[str, str],
+    ) -> None:
+        entries = writer.entries
+        content = hashlib.sha256(json.dumps([(e.name, e.sha256) for e in entries]).encode()).hexdigest()
+        manifest = Manifest(
+            dataset=dataset,
+            day=day.isoformat(),
+            content_hash=content,
+            rows=sum(entry.rows or 0 for entry in entries),
+            files=entries,
+            config_hash=config_hash,
+            inputs=dict(sorted(inputs.items())),
+            code_version=__version__,
+            facts=writer.facts,
+        )
+        folder = self.path(dataset, f"ds={day}")
+        target = f"{folder}/{content[:16]}"
+        if self.is_local:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self._rename(staging, Path(target))
+        else:
+            for entry in entries:
+                self.fs.put_file(str(staging / entry.name), f"{target}/{entry.name}")
+        self._replace(f"{folder}/{RUN_RECORD}", writer.run)
+        self._replace(f"{folder}/{MANIFEST}", asdict(manifest))
+
+    @staticmethod
+    def _rename(staging: Path, target: Path) -> None:
+        try:
+            staging.rename(target)
+        except OSError:
+            # Equal content is there already: by an earlier run, or by one that was faster.
+            if not target.is_dir():
+                raise
+
+    def _replace(self, path: str, data: dict[str, Any]) -> None:
+        text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False).encode()
+        if not self.is_local:
+            self.fs.pipe_file(path, text)
+            return
+        aside = f"{path}.{uuid4().hex}"
+        try:
+            Path(aside).write_bytes(text)
+            os.replace(aside, path)
+        finally:
+            Path(aside).unlink(missing_ok=True)
+
+
+def _entry(path: Path, rows: int | None = None, schema: str | None = None) -> FileEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(path.name, path.stat().st_size, digest, rows, schema)

@@ -1,0 +1,159 @@
+"""The result of one simulated A/B test: ``experiment.json``, from which every number of the report comes."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Segment = Literal["all", "new", "low", "high"]
+Role = Literal["primary", "guardrail", "secondary"]
+Unit = Literal["s", "share", "pp", "percent", "count"]
+Decision = Literal["ship", "hold", "not enough evidence"]
+
+
+class Result(BaseModel):
+    """A frozen part of the result; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(Result):
+    """A number with its confidence interval, or the reason why there is none.
+
+    ``value`` is None exactly when ``reason`` is given.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    unit: Unit
+    reason: str | None = None
+
+
+class MetricResult(Result):
+    """One metric in one segment: both arms, their difference and their relative lift.
+
+    ``difference`` is treatment minus baseline in the metric's unit (percentage points for shares);
+    ``relative`` is treatment over baseline minus one, in percent. ``p_adjusted`` is Holm-corrected over all
+    metrics and segments of the experiment. ``margin`` is a guardrail's allowed worsening.
+    """
+
+    name: str
+    title: str
+    role: Role
+    segment: Segment
+    higher_is_better: bool
+    users: int
+    baseline: Estimate
+    treatment: Estimate
+    difference: Estimate
+    relative: Estimate
+    p_adjusted: float | None = None
+    margin: float | None = None
+    exploratory: bool = False
+
+
+class Calibration(Result):
+    """The log beside the simulated baseline arm, on the held-out day; a sanity check, not rung V2."""
+
+    metric: str
+    segment: Segment
+    unit: Unit
+    logged: float | None
+    baseline: float | None
+    treatment: float | None
+    reason: str | None = None
+
+
+class Rung(Result):
+    """One rung of the trust ladder (simulation.md's V1 to V6)."""
+
+    name: str
+    question: str
+    state: Literal["passed", "failed", "not powered", "missing"]
+    detail: str
+
+
+class Verdict(Result):
+    """The decision and why, in words that a product manager reads first."""
+
+    decision: Decision
+    sentence: str
+    reasons: tuple[str, ...]
+
+
+class Quality(Result):
+    """One offline metric of one arm on the held-out day."""
+
+    arm: Literal["treatment", "baseline"]
+    task: str
+    group: Segment
+    metric: Literal["auc", "gauc", "logloss", "mse"]
+    value: float | None
+    rows: int
+    positives: int | None = None
+    reason: str | None = None
+
+
+class Arm(Result):
+    """One arm's model."""
+
+    role: Literal["treatment", "baseline"]
+    model: str
+    kind: str
+    parameters: int
+    bundle: str
+    first_day: str
+    last_day: str
+    rows: int
+    warnings: tuple[str, ...] = ()
+
+
+class DayData(Result):
+    """What the day's data looked like."""
+
+    day: str
+    rows: int
+    refused: dict[str, int]
+    expectations: int
+    failed_expectations: int
+
+
+class Lineage(Result):
+    """What made this result and how to make it again."""
+
+    pipeline: str
+    source: str
+    config_hash: str
+    code_version: str
+    inputs: dict[str, str]
+    reproduce: str
+
+
+class Experiment(Result):
+    """One simulated A/B test of two model bundles on the sessions of one held-out day."""
+
+    schema_version: int = SCHEMA_VERSION
+    day: str
+    holdout_day: str
+    return_day: str
+    design: Literal["paired", "split"] = "paired"
+    confidence: float
+    users: int
+    sessions: int
+    rollouts: int
+    verdict: Verdict
+    caveats: tuple[str, ...] = ()
+    trust: tuple[Rung, ...]
+    sample_ratio: str
+    metrics: tuple[MetricResult, ...]
+    calibration: tuple[Calibration, ...] = ()
+    session_depth: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="Sessions by number of impressions shown (index 0 = one), per arm and 'log'"
+    )
+    quality: tuple[Quality, ...] = ()
+    arms: tuple[Arm, ...]
+    data: tuple[DayData, ...] = ()
+    lineage: Lineage
