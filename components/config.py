@@ -207,6 +207,7 @@ class SimulatorSettings(Record):
     ensemble: int = Field(2, gt=0)
     folds: int = Field(2, gt=1)
     epochs: int = Field(3, gt=0)
+    response_rows: int = Field(1_000_000, gt=0)
     fusion: dict[TaskName, float] = {"completion": 1.0, "long_view": 1.0, "like": 0.5, "skip": -0.5}
 
 
@@ -226,6 +227,7 @@ class Pipeline(Record):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")
     description: str = ""
     owner: str = "ml-platform"
+    caveats: tuple[str, ...] = Field((), description="Sentences that every report of this feed must show")
     feed: Feed
     groups: GroupSettings = GroupSettings()
     features: FeatureSettings = FeatureSettings()

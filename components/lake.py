@@ -13,7 +13,6 @@ new one, and two writers of one day end with one valid partition. Equal content 
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -101,7 +100,7 @@ class Partition:
             The table, in the order in which it was written.
         """
         path = f"{self.folder}/{name}.parquet"
-        return pq.read_table(path, columns=columns, filesystem=self.lake.fs, partitioning=None)
+        return pq.read_table(path, columns=columns, filesystem=self.lake.arrow_fs, partitioning=None)
 
     def bytes(self, name: str) -> bytes:
         """Content of one file of the partition."""
@@ -120,13 +119,22 @@ class Partition:
         """Where a file of the partition lies, for people and links."""
         return f"{self.folder}/{name}"
 
+    def aside(self, name: str) -> str:
+        """Where a file that stands beside the manifest lies (see ``PartitionWriter.aside``)."""
+        return self.lake.path(self.manifest.dataset, f"ds={self.manifest.day}", name)
+
 
 class PartitionWriter:
-    """Collects the files of one partition in a staging folder; ``Lake.write`` commits them."""
+    """Collects the files of one partition in a staging folder; ``Lake.write`` commits them.
+
+    ``facts`` go into the manifest, ``run`` into ``run.json``; ``aside`` holds files that differ between equal
+    runs (pages with times in them) and stand beside the manifest, outside the content hash.
+    """
 
     def __init__(self, staging: Path) -> None:
         self._staging = staging
         self._entries: list[FileEntry] = []
+        self.aside: dict[str, bytes] = {}
         self.facts: dict[str, Any] = {}
         self.run: dict[str, Any] = {}
 
@@ -134,7 +142,9 @@ class PartitionWriter:
         """Add a table as ``<name>.parquet``; equal tables give equal bytes."""
         path = self._staging / f"{name}.parquet"
         pq.write_table(table.combine_chunks(), path, compression="zstd", row_group_size=131_072)
-        self._entries.append(_entry(path, rows=table.num_rows, schema=table.schema.to_string(show_schema_metadata=False)))
+        self._entries.append(
+            _entry(path, rows=table.num_rows, schema=table.schema.to_string(show_schema_metadata=False))
+        )
 
     def bytes(self, name: str, data: bytes) -> None:
         """Add a file of any kind."""
@@ -148,7 +158,7 @@ class PartitionWriter:
 
     def json(self, name: str, data: Any) -> None:
         """Add a JSON file with sorted keys, so that equal data gives equal bytes. NaN is refused."""
-        self.text(name, json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
+        self.bytes(name, _json_bytes(data))
 
     @property
     def entries(self) -> tuple[FileEntry, ...]:
@@ -190,6 +200,15 @@ class Lake:
         """Whether partitions are plain folders that can be renamed."""
         return isinstance(self.fs, LocalFileSystem)
 
+    @property
+    def arrow_fs(self) -> Any:
+        """The file system for Arrow's own readers.
+
+        Arrow's, where there is one: reading through fsspec runs Python in Arrow's threads, and one that is still
+        at it when the interpreter ends aborts the process after its work is done.
+        """
+        return self.fs.fs if isinstance(self.fs, ArrowFSWrapper) else self.fs
+
     def scope(self, *parts: str) -> "Lake":
         """The lake below a sub-folder, over the same file system."""
         return Lake(self.path(*parts), self.fs)
@@ -201,23 +220,37 @@ class Lake:
     def find(self, dataset: str, day: date) -> Partition | None:
         """The partition of a day, or None when it has no manifest.
 
+        Args:
+            dataset: Name of the dataset.
+            day: The partition's day.
+
+        Returns:
+            The partition or None.
+
         Raises:
-            LakeError: When a manifest is there but can not be understood.
+            LakeError: When a manifest is there but can not be read or understood.
         """
         path = self.path(dataset, f"ds={day}", MANIFEST)
         try:
-            data = json.loads(self.fs.cat_file(path))
+            text = self.fs.cat_file(path)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise LakeError(f"{path} is not JSON ({error}); delete the file and run the day again") from error
-        if data.get("version") != MANIFEST_VERSION:
-            raise LakeError(f"{path} has manifest version {data.get('version')}, this code reads {MANIFEST_VERSION}")
-        files = tuple(FileEntry(**entry) for entry in data.pop("files"))
-        return Partition(self, Manifest(files=files, **data))
+        except OSError as error:
+            raise LakeError(f"{path} can not be read: {error}; check permissions ('mfh doctor' does)") from error
+        try:
+            return Partition(self, _parse_manifest(text))
+        except (ValueError, TypeError, KeyError) as error:
+            raise LakeError(f"{path} is damaged ({error}); delete the file and run the day again") from error
 
     def get(self, dataset: str, day: date) -> Partition:
         """The partition of a day.
+
+        Args:
+            dataset: Name of the dataset.
+            day: The partition's day.
+
+        Returns:
+            The partition.
 
         Raises:
             MissingPartitionError: When it has no manifest.
@@ -238,11 +271,19 @@ class Lake:
     def dataset(self, dataset: str, days: Iterable[date], name: str = "part-0") -> ds.Dataset:
         """One Parquet file per day as a lazy Arrow dataset, for scans that push filters down.
 
+        Args:
+            dataset: Name of the dataset.
+            days: Which days, each with a manifest.
+            name: File name without ``.parquet``.
+
+        Returns:
+            The dataset.
+
         Raises:
             MissingPartitionError: When a day has no manifest.
         """
         files = [f"{self.get(dataset, day).folder}/{name}.parquet" for day in days]
-        return ds.dataset(files, filesystem=self.fs, format="parquet")
+        return ds.dataset(files, filesystem=self.arrow_fs, format="parquet")
 
     @contextmanager
     def write(
@@ -267,7 +308,7 @@ class Lake:
             staging = self._staging()
             writer = PartitionWriter(staging)
             yield writer
-            self._commit(dataset, day, writer, staging, config_hash, inputs or {})
+            self._commit(dataset, day, writer, staging=staging, config_hash=config_hash, inputs=inputs or {})
         except OSError as error:
             raise LakeError(
                 f"{dataset!r} for {day} could not be written below {self.root}: {error}; "
@@ -289,6 +330,7 @@ class Lake:
         dataset: str,
         day: date,
         writer: PartitionWriter,
+        *,
         staging: Path,
         config_hash: str,
         inputs: dict[str, str],
@@ -314,8 +356,10 @@ class Lake:
         else:
             for entry in entries:
                 self.fs.put_file(str(staging / entry.name), f"{target}/{entry.name}")
-        self._replace(f"{folder}/{RUN_RECORD}", writer.run)
-        self._replace(f"{folder}/{MANIFEST}", asdict(manifest))
+        for name, data in writer.aside.items():
+            self._replace(f"{folder}/{name}", data)
+        self._replace(f"{folder}/{RUN_RECORD}", _json_bytes(writer.run))
+        self._replace(f"{folder}/{MANIFEST}", _json_bytes(asdict(manifest)))
 
     @staticmethod
     def _rename(staging: Path, target: Path) -> None:
@@ -326,17 +370,30 @@ class Lake:
             if not target.is_dir():
                 raise
 
-    def _replace(self, path: str, data: dict[str, Any]) -> None:
-        text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False).encode()
+    def _replace(self, path: str, data: bytes) -> None:
         if not self.is_local:
-            self.fs.pipe_file(path, text)
+            self.fs.pipe_file(path, data)
             return
         aside = f"{path}.{uuid4().hex}"
         try:
-            Path(aside).write_bytes(text)
-            os.replace(aside, path)
+            Path(aside).write_bytes(data)
+            Path(aside).replace(path)
         finally:
             Path(aside).unlink(missing_ok=True)
+
+
+def _json_bytes(data: Any) -> bytes:
+    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False).encode()
+
+
+def _parse_manifest(text: bytes) -> Manifest:
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise TypeError(f"a {type(data).__name__} instead of an object")
+    if data.get("version") != MANIFEST_VERSION:
+        raise ValueError(f"manifest version {data.get('version')}, this code reads {MANIFEST_VERSION}")
+    files = tuple(FileEntry(**entry) for entry in data.pop("files"))
+    return Manifest(files=files, **data)
 
 
 def _entry(path: Path, rows: int | None = None, schema: str | None = None) -> FileEntry:

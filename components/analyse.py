@@ -1,0 +1,163 @@
+"""Analyse step: outcomes of all shards become lifts with intervals, a verdict, and ``experiment.json``."""
+
+from datetime import date
+
+import numpy as np
+
+from components import __version__
+from components.config import Pipeline
+from components.context import Context, StepResult, inputs_of
+from components.errors import MissingPartitionError
+from components.lake import Partition
+from components.respond import response_data
+from components.simulate import rollout_inputs, shard_dataset
+from components.train import ROLES, recipe_of
+from simulator.analysis import (
+    calibration,
+    logged_outcomes,
+    metric_results,
+    power_notes,
+    sample_ratio_sentence,
+    session_depths,
+)
+from simulator.decision import decide, trust_ladder
+from simulator.experiment import Arm, DayData, Experiment, Lineage, Quality
+from simulator.session import Rollouts, merge
+
+
+def analyse(context: Context, day: date) -> StepResult:
+    """Analyse the experiment of an interval day.
+
+    Args:
+        context: Pipeline, settings, run.
+        day: Interval day; rollouts of every shard and the evaluation must be in the lake.
+
+    Returns:
+        Hash of the experiment and its verdict.
+
+    Raises:
+        MissingPartitionError: When a shard is missing, or was made from other models than the day's.
+    """
+    pipeline = context.pipeline
+    training_set = context.runs.get("training_set", day)
+    record = training_set.json("training_set.json")
+    held = date.fromisoformat(record["holdout_day"])
+    shards = _shards(context, day)
+    rollouts = merge([Rollouts(p.table("outcomes"), p.table("depths")) for p in shards])
+    metrics = metric_results(rollouts.outcomes, pipeline.decision)
+    data = response_data(context, [held], record["activity_threshold"], until=day)
+    logged = logged_outcomes(data, pipeline.feed.skip_below_ms / 1000)
+    evaluation = context.runs.get("evaluation", day)
+    experiment = Experiment(
+        day=day.isoformat(),
+        holdout_day=held.isoformat(),
+        return_day=record["return_day"],
+        confidence=pipeline.decision.confidence,
+        users=len(np.unique(data.user_id)),
+        sessions=context.data.get("sessions", held).rows,
+        rollouts=pipeline.simulator.rollouts,
+        verdict=decide(metrics, pipeline.decision),
+        caveats=(*pipeline.caveats, *_caveats(context, held), *power_notes(rollouts.outcomes, pipeline.decision)),
+        trust=trust_ladder(),
+        sample_ratio=sample_ratio_sentence(rollouts.outcomes, "paired"),
+        metrics=metrics,
+        calibration=calibration(rollouts.outcomes, logged),
+        session_depth=session_depths(rollouts.depths, data),
+        quality=tuple(Quality(**one) for one in evaluation.json("quality.json")),
+        arms=_arms(context, day, record),
+        data=_days(context, [*map(date.fromisoformat, record["train_days"]), held, day]),
+        lineage=_lineage(pipeline, day, [training_set, evaluation, *rollout_inputs(context, day)]),
+    )
+    with context.runs.write("experiment", day, pipeline.config_hash, inputs_of(evaluation, *shards)) as writer:
+        writer.text("experiment.json", experiment.model_dump_json(indent=1))
+        writer.table(rollouts.outcomes, "outcomes")
+        writer.run |= context.run
+    verdict = experiment.verdict
+    facts = {"decision": verdict.decision, "verdict": verdict.sentence, "users": experiment.users}
+    return StepResult("analyse", day, inputs_of(context.runs.get("experiment", day)), facts)
+
+
+def _shards(context: Context, day: date) -> list[Partition]:
+    """The rollouts of every shard, all made from the models that the lake holds now."""
+    count = context.pipeline.simulator.shards
+    wanted = inputs_of(*rollout_inputs(context, day))
+    found = [context.runs.get(shard_dataset(shard, count), day) for shard in range(count)]
+    for partition in found:
+        if partition.manifest.inputs != wanted:
+            raise MissingPartitionError(
+                f"{partition.manifest.dataset!r} of {day} was made from other models than the day's; "
+                f"run 'mfh step simulate --date {day}' again"
+            )
+    return found
+
+
+def _caveats(context: Context, held: date) -> list[str]:
+    """What every reader must know of this day's numbers."""
+    found = []
+    if context.data.find("requests", held) is None:
+        found.append(
+            "The feed logs no candidate sets: both arms ranked what each session was shown, filled up with videos "
+            "drawn from the day's exposures."
+        )
+    log = context.data.get("log", held).table(columns=["propensity"])
+    if log["propensity"].null_count == log.num_rows:
+        found.append(
+            "The feed logs no propensities: the response model assumes that what was shown depends on nothing but "
+            "the features, and no off-policy estimate can check it."
+        )
+    return found
+
+
+def _arms(context: Context, day: date, record: dict[str, object]) -> tuple[Arm, ...]:
+    from components.models import bundle
+    from components.train import bundle_files
+
+    arms = []
+    days = record["train_days"]
+    assert isinstance(days, list)
+    for role in ROLES:
+        partition = context.runs.get(f"model_{role}", day)
+        name, recipe = recipe_of(context, role)
+        fitted = bundle.load(bundle_files(partition))
+        arms.append(
+            Arm(
+                role=role,
+                model=name,
+                kind=recipe.kind,
+                parameters=fitted.parameters,
+                bundle=partition.content_hash,
+                first_day=days[0],
+                last_day=days[-1],
+                rows=fitted.rows,
+                warnings=fitted.warnings,
+            )
+        )
+    return tuple(arms)
+
+
+def _days(context: Context, days: list[date]) -> tuple[DayData, ...]:
+    found = []
+    for one in days:
+        log = context.data.get("log", one)
+        checked = context.runs.get("validation_log", one).json("result.json")
+        found.append(
+            DayData(
+                day=one.isoformat(),
+                rows=log.rows,
+                refused=log.manifest.facts["refused"],
+                expectations=len(checked["outcomes"]),
+                failed_expectations=sum(not outcome["success"] for outcome in checked["outcomes"]),
+            )
+        )
+    return tuple(found)
+
+
+def _lineage(pipeline: Pipeline, day: date, inputs: list[Partition]) -> Lineage:
+    return Lineage(
+        pipeline=pipeline.name,
+        source=pipeline.source_id,
+        config_hash=pipeline.config_hash,
+        code_version=__version__,
+        inputs=inputs_of(*inputs),
+        reproduce=f"mfh run --pipeline {pipeline.name} --from {day} --to {day}",
+    )

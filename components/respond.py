@@ -1,0 +1,175 @@
+"""Respond step: fit how users respond to what they are shown, on the window and the held-out day.
+
+The response model shares no parameters and no architecture with an arm and is cross-fitted by user; see
+``simulator/response.py``. Here the examples become its arrays.
+"""
+
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from components.context import Context, StepResult, inputs_of
+from components.dataset import read_examples
+from components.errors import TrainingError
+from components.feature_list import Entity, feature_list
+from components.feed.source import open_source
+from components.lake import Partition
+from simulator.draws import uniform
+from simulator.metrics import INTERACTIONS
+from simulator.response import ResponseModel, ResponseSettings
+from simulator.response_data import ResponseData
+
+
+def respond(context: Context, day: date) -> StepResult:
+    """Fit the response model of an interval day.
+
+    Args:
+        context: Pipeline, settings, run.
+        day: Interval day; its training set and its own log (for returning) must be in the lake.
+
+    Returns:
+        Hash of the model, its rows, and how well leaving and returning were calibrated out of fold.
+
+    Raises:
+        MissingPartitionError: When the training set or a log is not in the lake.
+        TrainingError: When the log shows too little to fit leaving or watching.
+    """
+    from simulator.response_fit import fit_response
+
+    training_set = context.runs.get("training_set", day)
+    record = training_set.json("training_set.json")
+    held = date.fromisoformat(record["holdout_day"])
+    days = [*(date.fromisoformat(one) for one in record["train_days"]), held]
+    limit = context.pipeline.simulator.response_rows
+    data = response_data(context, days, record["activity_threshold"], until=day, rows=limit)
+    context.notify(0, 1, "fit response model")
+    fit = fit_response(data, response_settings(context))
+    context.notify(1, 1, "fit response model")
+    if fit.model is None:
+        raise TrainingError(f"the response model of {day} can not be fitted on {len(data.user_id)} impressions: {fit.reason}")
+    returns = context.data.get("log", day)
+    with context.runs.write(
+        "response", day, context.pipeline.config_hash, inputs_of(training_set, returns)
+    ) as writer:
+        for name, content in fit.model.save().items():
+            writer.bytes(name, content)
+    member = fit.model.members[0]
+    facts = {
+        "rows": len(data.user_id),
+        "leave_slope": round(member.leave_fit.slope, 3),
+        "return_slope": None if member.return_fit is None else round(member.return_fit.slope, 3),
+        "no_return_model": fit.model.return_reason,
+        "unfitted": dict(fit.model.unfitted),
+    }
+    return StepResult("respond", day, inputs_of(context.runs.get("response", day)), facts)
+
+
+def response_settings(context: Context) -> ResponseSettings:
+    """Settings of the response model, from the pipeline's."""
+    chosen = context.pipeline.simulator
+    return ResponseSettings(
+        seed=chosen.seed,
+        folds=chosen.folds,
+        ensemble=chosen.ensemble,
+        epochs=chosen.epochs,
+        skip_below_s=context.pipeline.feed.skip_below_ms / 1000,
+    )
+
+
+def load_response(partition: Partition) -> ResponseModel:
+    """The response model of a partition that ``respond`` wrote."""
+    return ResponseModel.load({entry.name: partition.bytes(entry.name) for entry in partition.manifest.files})
+
+
+def numeric_columns(context: Context, entity: Entity) -> list[str]:
+    """Numeric model inputs of an entity, which the response model reads as well; no id is among them."""
+    features = feature_list(open_source(context.pipeline.feed).user_attributes)
+    age = "log_tenure_days" if entity == "user" else "log_video_age_days"
+    return [f.name for f in features if f.entity == entity and f.kind in ("count", "rate", "number")] + [age]
+
+
+def response_data(
+    context: Context, days: list[date], threshold: float, until: date, rows: int | None = None
+) -> ResponseData:
+    """Impressions of several days as the response model's input.
+
+    Args:
+        context: Pipeline and settings.
+        days: Days whose examples are in the lake, in order.
+        threshold: Activity threshold of the groups.
+        until: Newest day that may be looked at, for returning; its log must be in the lake.
+        rows: Thin users evenly until about so many impressions are left; None keeps all.
+
+    Returns:
+        One row per impression.
+    """
+    user, video = numeric_columns(context, "user"), numeric_columns(context, "video")
+    ids = ["user_id", "session_id", "position", "watch_ms", "duration_ms", "propensity"]
+    columns = list(dict.fromkeys([*ids, *INTERACTIONS, *user, *video]))
+    total = sum(context.data.get("examples", one).rows for one in days)
+    kept_share = 1.0 if rows is None else min(1.0, rows / total)
+    tables, day_index, returned = [], [], []
+    for one in days:
+        table = read_examples(context, [one], threshold, columns)
+        if kept_share < 1.0:
+            ids_of = table["user_id"].to_numpy()
+            table = table.filter(pa.array(uniform(0, "response users", ids_of) < kept_share))
+        tables.append(table)
+        day_index.append(np.full(table.num_rows, one.toordinal(), dtype=np.int32))
+        returned.append(_returned(context, table["user_id"], one + timedelta(days=1), until))
+    table = pa.concat_tables(tables)
+    day_of = np.concatenate(day_index)
+    session = table["session_id"].to_numpy()
+    position = table["position"].to_numpy()
+    interactions = np.column_stack([pc.fill_null(table[name], -1).to_numpy() for name in INTERACTIONS]).astype(np.int8)
+    return ResponseData(
+        user_id=table["user_id"].to_numpy(),
+        day=day_of,
+        session_id=session,
+        position=position.astype(np.int32),
+        group=table["group"].to_numpy(),
+        user_features=matrix(table, user),
+        video_features=matrix(table, video),
+        duration_s=_seconds(table["duration_ms"]),
+        watch_s=_seconds(table["watch_ms"]),
+        behaviours=INTERACTIONS,
+        interactions=interactions,
+        left=_last_of_session(table["user_id"].to_numpy(), day_of, session, position),
+        returned=np.concatenate(returned),
+        propensity=table["propensity"].to_numpy(zero_copy_only=False).astype(np.float64),
+    )
+
+
+def matrix(table: pa.Table, columns: list[str]) -> NDArray[np.float32]:
+    """float32 [N, C], null as NaN."""
+    return np.column_stack([table[name].to_numpy(zero_copy_only=False).astype(np.float32) for name in columns])
+
+
+def _seconds(milliseconds: pa.ChunkedArray) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = milliseconds.to_numpy(zero_copy_only=False).astype(np.float64) / 1000
+    return values
+
+
+def _last_of_session(
+    user: NDArray[np.int64], day: NDArray[np.int32], session: NDArray[np.int64], position: NDArray[np.int32]
+) -> NDArray[np.int8]:
+    order = np.lexsort((position, session, user, day))
+    last = np.ones(len(order), dtype=np.int8)
+    same = (user[order][1:] == user[order][:-1]) & (session[order][1:] == session[order][:-1])
+    last[:-1] = ~(same & (day[order][1:] == day[order][:-1]))
+    found = np.empty(len(order), dtype=np.int8)
+    found[order] = last
+    return found
+
+
+def _returned(context: Context, user: pa.ChunkedArray, next_day: date, until: date) -> NDArray[np.int8]:
+    """Whether each row's user is in the log of the next day; -1 where that day is not to be looked at."""
+    partition = context.data.find("log", next_day) if next_day <= until else None
+    if partition is None:
+        return np.full(len(user), -1, dtype=np.int8)
+    active = pc.unique(partition.table(columns=["user_id"])["user_id"])
+    found: NDArray[np.int8] = pc.is_in(user, active).to_numpy().astype(np.int8)
+    return found

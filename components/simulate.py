@@ -1,0 +1,83 @@
+"""Simulate step: both arms serve the held-out sessions of a shard of users, until each user leaves."""
+
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.context import Context, StepResult, inputs_of
+from components.heldout import Heldout, load_heldout, pair_context, session_arrays
+from components.lake import Partition
+from components.respond import load_response
+from components.train import ROLES, bundle_files
+from simulator.metrics import OUTCOMES
+from simulator.policy import Fusion, Scorer
+from simulator.session import DEPTHS, Rollouts, RolloutSettings, bucket_of, merge, rollout, shard_buckets
+
+
+def shard_dataset(shard: int, shards: int) -> str:
+    """Name of the dataset that holds a shard's outcomes."""
+    return f"rollouts-{shard}-of-{shards}"
+
+
+def simulate(context: Context, day: date, shard: int) -> StepResult:
+    """Roll out both arms over a shard's sessions.
+
+    Args:
+        context: Pipeline, settings, run.
+        day: Interval day; bundles, response model and held-out sessions must be in the lake.
+        shard: Which shard of ``simulator.shards``.
+
+    Returns:
+        Hash of the outcomes, users and simulated impressions.
+
+    Raises:
+        MissingPartitionError: When something that it reads is not in the lake.
+    """
+    from components.models import bundle
+    from components.models.scoring import PairScorer
+
+    pipeline = context.pipeline
+    record = context.runs.get("training_set", day).json("training_set.json")
+    held = load_heldout(context, date.fromisoformat(record["holdout_day"]), record["activity_threshold"])
+    inputs = rollout_inputs(context, day)
+    model = load_response(context.runs.get("response", day))
+    scorers: dict[str, Scorer] = {}
+    for role in ROLES:
+        fitted = bundle.load(bundle_files(context.runs.get(f"model_{role}", day)))
+        scorers[role] = PairScorer(fitted, held.sessions, held.videos)
+    settings = RolloutSettings(pipeline.simulator.seed, pipeline.simulator.rollouts, pipeline.simulator.max_slots)
+    fusion = Fusion(pipeline.simulator.fusion)
+    bucket = bucket_of(held.sessions["user_id"].to_numpy())
+    mine = shard_buckets(shard, pipeline.simulator.shards)
+    parts = []
+    for done, one in enumerate(mine):
+        context.notify(done, len(mine), f"simulate shard {shard}")
+        rows = np.flatnonzero(bucket == one)
+        if len(rows):
+            scores = {role: _ranking(scorer, fusion, held, rows) for role, scorer in scorers.items()}
+            parts.append(rollout(session_arrays(context, held, rows), scores, model, settings))
+    context.notify(len(mine), len(mine), f"simulated shard {shard}")
+    result = merge([Rollouts(OUTCOMES.empty_table(), DEPTHS.empty_table()), *parts])
+    name = shard_dataset(shard, pipeline.simulator.shards)
+    with context.runs.write(name, day, pipeline.config_hash, inputs_of(*inputs)) as writer:
+        writer.table(result.outcomes, "outcomes")
+        writer.table(result.depths, "depths")
+    shown = result.depths["impressions"].to_numpy() * result.depths["rollouts"].to_numpy()
+    facts = {"shard": shard, "outcomes": result.outcomes.num_rows, "impressions": int(shown.sum())}
+    return StepResult("simulate", day, inputs_of(context.runs.get(name, day)), facts)
+
+
+def rollout_inputs(context: Context, day: date) -> list[Partition]:
+    """Everything that rollouts of a day are made from; analyse checks that shards were made from the same."""
+    bundles = [context.runs.get(f"model_{role}", day) for role in ROLES]
+    return [context.runs.get("training_set", day), context.runs.get("response", day), *bundles]
+
+
+def _ranking(scorer: Scorer, fusion: Fusion, held: Heldout, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64 [S, K] ranking scores, 0 at padding."""
+    session, video, request = pair_context(held, rows)
+    group = held.sessions["group"].to_numpy()[session]
+    scores = np.zeros(held.offered[rows].shape)
+    scores[held.offered[rows] >= 0] = fusion.rank(scorer.tasks, scorer.score(session, video, request, group))
+    return scores

@@ -1,0 +1,69 @@
+"""The Feast store of a pipeline: one project per feed, configured from the same YAML that ``feast apply`` reads."""
+
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+import yaml
+
+from components.context import Context
+from components.feature_list import feature_list, fingerprint
+from components.feed.source import open_source
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+REPO = Path(__file__).resolve().parent.parent / "feature_repo"
+
+
+def store_environment(context: Context) -> dict[str, str]:
+    """The variables of ``feature_store.yaml``: which project, registry, lake and online store."""
+    folder = context.settings.home / "feast" / context.pipeline.source_id
+    return {
+        "MFH_FEAST_PROJECT": "mfh_" + context.pipeline.source_id.replace("-", "_"),
+        "MFH_FEAST_REGISTRY": context.settings.feast_registry or f"sqlite:///{folder / 'registry.db'}",
+        "MFH_FEAST_ONLINE": str(folder / "online.db"),
+        "MFH_FEAST_ROOT": _lake_url(context),
+        "MFH_FEAST_TIMEZONE": context.pipeline.feed.timezone,
+        "MFH_LAKE_ENDPOINT": context.settings.lake_endpoint,
+        "MFH_LAKE_ACCESS_KEY": context.settings.lake_access_key,
+        "MFH_LAKE_SECRET_KEY": context.settings.lake_secret_key,
+    }
+
+
+def open_store(context: Context) -> "FeatureStore":
+    """The Feast store, with the pipeline's views registered.
+
+    Registering is skipped where the registry already holds this very feature list, so that the daily run
+    only reads the registry.
+
+    Args:
+        context: Pipeline and settings.
+
+    Returns:
+        A store ready for historical reads and materialization.
+    """
+    from feast import FeatureStore, RepoConfig
+    from feast.errors import FeatureServiceNotFoundException
+
+    from feature_repo.definitions import SERVICE, definitions
+
+    (context.settings.home / "feast" / context.pipeline.source_id).mkdir(parents=True, exist_ok=True)
+    text = Template((REPO / "feature_store.yaml").read_text(encoding="utf-8"))
+    config = RepoConfig(repo_path=str(REPO), **yaml.safe_load(text.substitute(store_environment(context))))
+    store = FeatureStore(config=config)
+    attributes = open_source(context.pipeline.feed).user_attributes
+    wanted = fingerprint(feature_list(attributes))
+    try:
+        registered = store.get_feature_service(SERVICE).tags.get("feature_list")
+    except FeatureServiceNotFoundException:
+        registered = None
+    if registered != wanted:
+        store.apply(definitions(context.pipeline, attributes))
+    return store
+
+
+def _lake_url(context: Context) -> str:
+    root = context.settings.lake_root
+    scheme = "s3://" if root.startswith("s3://") else ""
+    return scheme + context.data.root

@@ -1,0 +1,289 @@
+"""Airflow on one machine: four components on the embedded defaults, started, watched and stopped together."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from components.errors import MfhError
+from deploy.local.client import AirflowClient
+from deploy.local.environment import (
+    CHECKOUT,
+    LOOPBACK,
+    USER,
+    airflow_settings,
+    password_file,
+    process_environment,
+    read_password,
+)
+from deploy.local.processes import Leader, StackRecord, spawn, terminate
+
+# Without --skip-serve-logs each opens a log server on all interfaces; the API server reads the files itself.
+COMPONENTS: dict[str, tuple[str, ...]] = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+# The API server goes last: a task that ends during the grace time can still report.
+STOP_ORDER = (("scheduler", "dag-processor", "triggerer"), ("api-server",))
+HEALTH_KEYS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+POOLS = {"gpu": "one training at a time", "online_store": "one writer of the online store at a time"}
+MIN_FREE_GB = 3.0
+
+
+class StackError(MfhError):
+    """Airflow can not be started or does not stay up: port taken, no disk, a component that ended."""
+
+
+class Stack:
+    """The components of one machine's Airflow, everything of it below ``home``.
+
+    Args:
+        home: The machine's folder (MFH_HOME).
+        port: Where the UI listens on 127.0.0.1.
+        dags: Folder of DAG files, None for the checkout's.
+        extra: Variables that replace the defaults.
+        notify: Told what is going on, one sentence at a time.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        port: int,
+        dags: Path | None = None,
+        extra: dict[str, str] | None = None,
+        notify: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        self.home = home.expanduser().resolve()
+        self.port = port
+        self.dags = dags or CHECKOUT / "dags"
+        self._extra = extra or {}
+        self._notify = notify
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the UI is."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def pid_file(self) -> Path:
+        """Tells other processes what runs on this home."""
+        return self.home / "airflow" / "stack.json"
+
+    @property
+    def password_file(self) -> Path:
+        """Where the UI's password is."""
+        return password_file(self.home)
+
+    def log_file(self, component: str) -> Path:
+        """Where a component's output goes."""
+        return self.home / "airflow" / "logs" / f"stack-{component}.log"
+
+    def environment(self) -> dict[str, str]:
+        """Airflow's settings as environment variables; the home's secrets are made on first use."""
+        return airflow_settings(self.home, self.port, self.dags) | self._extra
+
+    def client(self) -> AirflowClient:
+        """A client of this stack's API, signed in as its admin."""
+        return AirflowClient(self.url, USER, read_password(self.home))
+
+    def running_port(self) -> int | None:
+        """The port of a stack that already runs on this home, whoever started it; None when none does."""
+        record = StackRecord.read(self.pid_file)
+        return record.port if record is not None and record.alive else None
+
+    @property
+    def owns(self) -> bool:
+        """Whether this object started what runs, so that ending it is its duty."""
+        return bool(self._children)
+
+    def start(self, deadline_s: float = 240) -> None:
+        """Start all components and wait until each of them is healthy.
+
+        Args:
+            deadline_s: How long that may take.
+
+        Raises:
+            StackError: When it runs already, the port is taken, the disk is full, or a component ends; nothing
+                of it runs then.
+        """
+        if (port := self.running_port()) is not None:
+            raise StackError(
+                f"Airflow already runs for {self.home} at http://{LOOPBACK}:{port}; use that one, or end it with "
+                "'make stop'"
+            )
+        # Leftovers of a stack that was killed, such as workers that outlived their scheduler.
+        self.stop()
+        check_disk(self.home)
+        check_port(self.port)
+        try:
+            self._start(deadline_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, grace_s: float = 20) -> None:
+        """End every process of the stack, whoever started it. Does nothing when none runs.
+
+        Args:
+            grace_s: How long components may take to end by themselves; a task still running then is killed, and
+                retried by the next start.
+        """
+        record = StackRecord.read(self.pid_file)
+        if record is not None:
+            terminate(record.leaders, STOP_ORDER, grace_s)
+        for child in self._children.values():
+            child.wait(timeout=10)
+        self._children.clear()
+        self.pid_file.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Look after the components that this object started.
+
+        Raises:
+            StackError: When one has ended, with the end of its log.
+        """
+        for name, child in self._children.items():
+            if (status := child.poll()) is not None:
+                raise StackError(
+                    f"Airflow's {name} ended with status {status}. The end of {self.log_file(name)}:\n"
+                    + _tail(self.log_file(name))
+                )
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def _start(self, deadline_s: float) -> None:
+        self.log_file("x").parent.mkdir(parents=True, exist_ok=True)
+        read_password(self.home)
+        env = process_environment(self.environment())
+        self._migrate(env)
+        self._notify("starting Airflow's components")
+        leaders: dict[str, Leader] = {}
+        for name, arguments in COMPONENTS.items():
+            self.log_file(name).unlink(missing_ok=True)
+            command = [sys.executable, "-m", "airflow", *arguments]
+            self._children[name] = spawn(command, env, CHECKOUT, self.log_file(name))
+            leaders[name] = Leader.of(self._children[name].pid)
+            # After each, so that a start that is killed half way can be cleaned up.
+            StackRecord(self.port, os.getpid(), leaders).write(self.pid_file)
+        self._await_health(deadline_s)
+        with self.client() as client:
+            for pool, purpose in POOLS.items():
+                client.ensure_pool(pool, 1, purpose)
+        self._notify(f"Airflow is up at {self.url}")
+
+    def _migrate(self, env: dict[str, str]) -> None:
+        # Saves ten seconds of every start but the first: the mark names the release that made the database.
+        mark = self.home / "airflow" / "migrated"
+        release = version("apache-airflow-core")
+        database = env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+        if mark.exists() and mark.read_text(encoding="utf-8") == f"{release} {database}":
+            path = Path(database.removeprefix("sqlite:///"))
+            if not database.startswith("sqlite:///") or path.exists():
+                return
+        self._notify("preparing Airflow's database")
+        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        log = self.log_file("migrate")
+        with log.open("wb") as output:
+            done = subprocess.run(command, env=env, cwd=CHECKOUT, stdout=output, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            raise StackError(f"Airflow's database could not be prepared. The end of {log}:\n{_tail(log)}")
+        mark.write_text(f"{release} {database}", encoding="utf-8")
+
+    def _await_health(self, deadline_s: float) -> None:
+        deadline = time.monotonic() + deadline_s
+        state: dict[str, str] = {}
+        while time.monotonic() < deadline:
+            self.check()
+            state = _health(self.url)
+            if all(state.get(key) == "healthy" for key in HEALTH_KEYS):
+                return
+            time.sleep(0.5)
+        waiting = ", ".join(f"{key} {state.get(key, 'silent')}" for key in HEALTH_KEYS if state.get(key) != "healthy")
+        raise StackError(
+            f"Airflow is not healthy after {deadline_s:.0f} s: {waiting}; logs are in {self.log_file('x').parent}"
+        )
+
+
+def check_disk(home: Path) -> None:
+    """Refuse to start on a nearly full disk.
+
+    Args:
+        home: The machine's folder; it need not exist.
+
+    Raises:
+        StackError: When less than ``MIN_FREE_GB`` are free.
+    """
+    free = free_gb(home)
+    if free < MIN_FREE_GB:
+        raise StackError(
+            f"only {free:.1f} GB are free at {home}, {MIN_FREE_GB:.0f} GB are needed; free some, or choose another "
+            "disk with MFH_HOME=<folder>"
+        )
+
+
+def free_gb(path: Path) -> float:
+    """Free space in GB (10^9 bytes) on the disk that holds ``path`` or will hold it."""
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    return shutil.disk_usage(existing).free / 1e9
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server can listen on that port of 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # Connections of an earlier server that linger in TIME_WAIT do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def check_port(port: int) -> None:
+    """Refuse to start on a port that another program has.
+
+    Args:
+        port: The port.
+
+    Raises:
+        StackError: When it is taken.
+    """
+    if not port_is_free(port):
+        raise StackError(
+            f"port {port} on {LOOPBACK} is taken by another program; choose another one: 'make run PORT={port + 1}'"
+        )
+
+
+def _health(url: str) -> dict[str, str]:
+    try:
+        answer = httpx.get(f"{url}/api/v2/monitor/health", timeout=5, trust_env=False)
+        parts: dict[str, Any] = answer.json() if answer.is_success else {}
+    except (httpx.HTTPError, ValueError):
+        return {}
+    return {name: str(part.get("status")) for name, part in parts.items() if isinstance(part, dict)}
+
+
+def _tail(path: Path, lines: int = 25) -> str:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return "\n".join("  " + line for line in text.splitlines()[-lines:])

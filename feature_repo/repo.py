@@ -1,0 +1,12 @@
+"""What ``feast apply`` finds: the objects of the pipeline that the environment names."""
+
+import os
+
+from components.config import Settings, find_pipeline
+from components.feed.source import open_source
+from feature_repo.definitions import definitions
+
+_pipeline = find_pipeline(Settings(), os.environ.get("MFH_PIPELINE"))
+_objects = definitions(_pipeline, open_source(_pipeline.feed).user_attributes)
+
+globals().update({f"{type(item).__name__.lower()}_{item.name}": item for item in _objects})

@@ -1,0 +1,142 @@
+"""The written decision rule, and the state of the trust ladder."""
+
+from collections.abc import Sequence
+
+from components.config import DecisionRule
+from simulator.experiment import Decision, Estimate, MetricResult, Rung, Segment, Verdict
+
+_SEGMENT_NAMES: dict[Segment, str] = {
+    "all": "All users",
+    "new": "New users",
+    "low": "Low-activity users",
+    "high": "High-activity users",
+}
+
+
+def decide(metrics: Sequence[MetricResult], rule: DecisionRule) -> Verdict:
+    """Apply the rule to the estimates. Intervals are at the rule's confidence, not adjusted for multiplicity.
+
+    With the primary segment's relative lift of app time as the metric, and as guardrails the skip share and the
+    next-day return, in the primary segment and over all users:
+
+    - *hold*: the lift's interval is below 0, or a guardrail is breached (its interval lies beyond the margin);
+    - *ship*: the lift's interval is above 0 and every guardrail's interval stays within its margin;
+    - *not enough evidence*: everything else, and always below ``min_users`` or without an interval of the lift.
+
+    Args:
+        metrics: All results of the experiment.
+        rule: Segment, margins, smallest number of users.
+
+    Returns:
+        The decision, a sentence for people, and what led to it.
+    """
+    who = _SEGMENT_NAMES[rule.primary_segment]
+    main = _find(metrics, "app_time", rule.primary_segment)
+    if main is None:
+        return _unknown(f"{who}: app time was not estimated", "there is no result for the primary metric")
+    said = [f"app time {_percent(main.relative)}"]
+    returning = _find(metrics, "return", rule.primary_segment)
+    if returning is not None:
+        said.append(f"next-day return {_points(returning.difference)}")
+    sentence = f"{who}: {', '.join(said)}"
+    if main.users < rule.min_users:
+        few = f"{main.users} users are fewer than the {rule.min_users} that the rule asks for"
+        return _unknown(sentence, few)
+    low, high = main.relative.low, main.relative.high
+    if low is None or high is None:
+        return _unknown(sentence, main.relative.reason or "app time has no interval")
+    reasons, breached, open_ = _guardrails(metrics, rule)
+    decision: Decision = "not enough evidence"
+    if high < 0 or breached:
+        decision = "hold"
+    elif low > 0 and not open_:
+        decision = "ship"
+    where = "below" if high < 0 else "above" if low > 0 else "on both sides of"
+    lead = f"{who}: the interval of the lift in app time lies {where} 0"
+    return Verdict(decision=decision, sentence=f"{sentence}: {decision}", reasons=(lead, *reasons))
+
+
+def trust_ladder() -> tuple[Rung, ...]:
+    """Rungs V1 to V6: none has been climbed for this version of the code, and a report must say so.
+
+    Returns:
+        The rungs in order, all missing.
+    """
+    rungs = (
+        ("V1 A/A", "Does it find lifts where there are none?", "A/A runs of this simulator have not been made."),
+        (
+            "V2 backtest",
+            "Simulating the logging policy, do the logged numbers come back?",
+            "No backtest on earlier days has been made; the calibration table of this report is not one.",
+        ),
+        (
+            "V3 known truth",
+            "In worlds whose true lift is known, does the interval cover it?",
+            "The interval's coverage in such worlds has not been measured; it may be too narrow.",
+        ),
+        (
+            "V4 agreement",
+            "Do replay and rollouts agree where both can speak?",
+            "There is no replay estimate to compare the rollouts with.",
+        ),
+        (
+            "V5 reference",
+            "Do the estimators equal a public library's on its own data?",
+            "There are no replay estimators to compare with a public library.",
+        ),
+        (
+            "V6 sensitivity",
+            "Does the verdict survive other assumptions?",
+            "The leave model, the return model and the fusion weights have not been varied.",
+        ),
+    )
+    return tuple(Rung(name=name, question=text, state="missing", detail=detail) for name, text, detail in rungs)
+
+
+def _guardrails(metrics: Sequence[MetricResult], rule: DecisionRule) -> tuple[list[str], bool, bool]:
+    """What the guardrails say, whether one is breached, and whether one is neither kept nor breached."""
+    reasons, breached, open_ = [], False, False
+    for segment in dict.fromkeys((rule.primary_segment, "all")):
+        for name in ("skip_share", "return"):
+            result = _find(metrics, name, segment)
+            title = f"{_SEGMENT_NAMES[segment]}, {'skip share' if name == 'skip_share' else 'next-day return'}"
+            if result is None or result.difference.low is None or result.difference.high is None:
+                why = "not estimated" if result is None else result.difference.reason or "no interval"
+                reasons.append(f"{title}: {why}, so its margin can not be checked")
+                open_ = True
+                continue
+            margin = result.margin if result.margin is not None else 0.0
+            # Losses count up: of what should be low as it is, of what should be high with its sign turned.
+            ends = (result.difference.low, result.difference.high)
+            least, most = sorted(ends if not result.higher_is_better else (-ends[0], -ends[1]))
+            state = "breaches" if least > margin else "stays within" if most <= margin else "may exceed"
+            breached |= state == "breaches"
+            open_ |= state == "may exceed"
+            reasons.append(f"{title}: {_points(result.difference)} {state} the margin of {margin:g} pp")
+    return reasons, breached, open_
+
+
+def _find(metrics: Sequence[MetricResult], name: str, segment: Segment) -> MetricResult | None:
+    return next((m for m in metrics if m.name == name and m.segment == segment), None)
+
+
+def _unknown(sentence: str, reason: str) -> Verdict:
+    return Verdict(
+        decision="not enough evidence", sentence=f"{sentence}: not enough evidence, since {reason}", reasons=(reason,)
+    )
+
+
+def _percent(estimate: Estimate) -> str:
+    return _with_interval(estimate, " %")
+
+
+def _points(estimate: Estimate) -> str:
+    return _with_interval(estimate, " pp")
+
+
+def _with_interval(estimate: Estimate, unit: str) -> str:
+    if estimate.value is None:
+        return "unknown"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:+.1f}{unit}"
+    return f"{estimate.value:+.1f}{unit} [{estimate.low:.1f}, {estimate.high:.1f}]"

@@ -1,0 +1,186 @@
+"""Fits the response model: cross-fitted networks first, then leaving and returning on their predictions."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import TrainingError
+from simulator import draws
+from simulator.appeal import (
+    APPEALS,
+    FloatArray,
+    Inputs,
+    WatchScale,
+    expected_share,
+    fit_network,
+    log_share_of,
+    predict,
+)
+from simulator.logit import GroupLogit, Recalibration, fit_group_logit, recalibrate, too_few
+from simulator.metrics import GROUPS
+from simulator.response import Member, ResponseModel, ResponseSettings, stage_1_features
+from simulator.response_data import ResponseData
+from simulator.response_state import day_rows, leave_state, session_states
+
+# Larger weights would let a few rows rule the fit.
+_PROPENSITY_CAP = 10.0
+
+
+@dataclass(frozen=True)
+class ResponseFit:
+    """Outcome of a fit: a model, or the reason why there is none."""
+
+    model: ResponseModel | None
+    reason: str | None
+
+
+def fit_response(data: ResponseData, settings: ResponseSettings) -> ResponseFit:
+    """Fit the cross-fitted ensemble.
+
+    Args:
+        data: Logged impressions of the window and of the held-out day.
+        settings: How to fit.
+
+    Returns:
+        The model; or None and why: too few skips, watched videos or leavings to learn from. A model without a
+        return label comes with ``return_reason`` instead.
+    """
+    data = data.ordered()
+    skip = (data.watch_s < settings.skip_below_s).astype(np.int8)
+    fold = draws.bucket(settings.seed, "response fold", settings.folds, data.user_id)
+    for what, outcome in (("skipping", skip), ("leaving", data.left)):
+        for f in range(settings.folds):
+            if reason := too_few(outcome[fold != f]):
+                return ResponseFit(None, f"{what} can not be modelled without fold {f}: {reason}")
+    usable, unfitted = _behaviours(data, fold, settings.folds)
+    data = replace(data, behaviours=tuple(usable), interactions=data.interactions[:, list(usable.values())])
+    days = day_rows(data)
+    return_reason = None
+    day_fold = fold[days.first]
+    for f in range(settings.folds):
+        known = (days.returned >= 0) & (day_fold != f)
+        return_reason = return_reason or too_few(days.returned[known])
+    members = tuple(
+        _fit_member(data, skip, fold, settings, member=member, with_return=return_reason is None)
+        for member in range(settings.ensemble)
+    )
+    return ResponseFit(ResponseModel(settings, tuple(usable), unfitted, members, return_reason), None)
+
+
+def _behaviours(data: ResponseData, fold: NDArray[np.int64], folds: int) -> tuple[dict[str, int], dict[str, str]]:
+    """Behaviours with enough events (name to column), and why the others have none."""
+    usable, unfitted = {}, {}
+    for column, name in enumerate(data.behaviours):
+        values = data.interactions[:, column]
+        reasons = [too_few(values[(values >= 0) & (fold != f)]) for f in range(folds)]
+        if any(reasons):
+            unfitted[name] = next(reason for reason in reasons if reason)
+        else:
+            usable[name] = column
+    return usable, unfitted
+
+
+def _fit_member(
+    data: ResponseData,
+    skip: NDArray[np.int8],
+    fold: NDArray[np.int64],
+    settings: ResponseSettings,
+    *,
+    member: int,
+    with_return: bool,
+) -> Member:
+    bootstrap = np.ones(len(skip))
+    if settings.ensemble > 1:
+        # Poisson(1) copies of every user: the bootstrap that needs no list of users (Chamandy et al. 2012).
+        u = draws.uniform(settings.seed, "response bootstrap", data.user_id, member)
+        bootstrap = np.searchsorted(np.cumsum(np.exp(-1.0) / np.array([1, 1, 2, 6, 24, 120, 720])), u).astype(float)
+    weight = bootstrap * inverse_propensity(data.propensity)
+    networks, scales = [], []
+    appeal = np.zeros((len(skip), len(APPEALS)))
+    expected = np.zeros(len(skip))
+    for f in range(settings.folds):
+        inside, outside = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
+        scale = _watch_scale(data, skip, inside)
+        seconds = scale.duration(data.duration_s)
+        share = log_share_of(data.watch_s, seconds)
+        features = stage_1_features(data.user_features, data.video_features, seconds, data.group)
+        log_cap = float(np.log(scale.cap_share))
+        rows = inside[weight[inside] > 0]
+        inputs = Inputs(
+            features[rows], skip[rows], share[rows], share[rows] >= log_cap, data.interactions[rows], weight[rows]
+        )
+        seed = int(draws.bucket(settings.seed, "response network", 2**31, member, f))
+        networks.append(fit_network(inputs, log_cap, settings.epochs, seed))
+        scales.append(scale)
+        found = predict(networks[f], features[outside], seconds[outside], scale)
+        appeal[outside] = found.appeal
+        mean = expected_share(found.log_share, found.log_share_sd, scale.cap_share) * seconds[outside]
+        expected[outside] = np.where(skip[outside] == 1, 0.0, mean)
+    level = float((weight * (skip == 0)) @ data.watch_s / max(float(weight @ expected), 1e-9))
+    scales = [replace(scale, level=level) for scale in scales]
+    states = session_states(data, appeal, scales[0].duration(data.duration_s))
+    state = leave_state(*states)
+    leave, leave_fit = _cross_fit(state, data.group, data.left, weight=bootstrap, fold=fold, folds=settings.folds)
+    returning, return_fit = None, None
+    if with_return:
+        days = day_rows(data)
+        known = np.flatnonzero(days.returned >= 0)
+        first = days.first[known]
+        day = days.features(data, appeal)[known]
+        returning, return_fit = _cross_fit(
+            day,
+            data.group[first],
+            days.returned[known],
+            weight=bootstrap[first],
+            fold=fold[first],
+            folds=settings.folds,
+        )
+    return Member(tuple(networks), leave, returning, tuple(scales), leave_fit, return_fit)
+
+
+def inverse_propensity(propensity: FloatArray) -> FloatArray:
+    """Training weights: clipped inverse propensities with mean 1, and 1 where the propensity is unknown (NaN).
+
+    Args:
+        propensity: float64 [N] in (0, 1], NaN = unknown.
+
+    Returns:
+        float64 [N].
+    """
+    weight = np.ones(len(propensity))
+    known = np.isfinite(propensity)
+    if known.any():
+        clipped = np.minimum(1 / np.maximum(propensity[known], 1e-12), _PROPENSITY_CAP)
+        weight[known] = clipped / clipped.mean()
+    return weight
+
+
+def _watch_scale(data: ResponseData, skip: NDArray[np.int8], rows: NDArray[np.int64]) -> WatchScale:
+    known = data.duration_s[rows]
+    known = known[np.isfinite(known) & (known > 0)]
+    if not len(known):
+        raise TrainingError("the response model needs the duration of at least one video; the log has none")
+    scale = WatchScale(1.0, 0.0, float(np.median(known)))
+    watched = rows[skip[rows] == 0]
+    share = data.watch_s[watched] / scale.duration(data.duration_s[watched])
+    cap = max(1.0, float(np.quantile(share, 0.995)))
+    skipped = data.watch_s[rows[skip[rows] == 1]]
+    return replace(scale, cap_share=cap, skip_s=float(skipped.mean()))
+
+
+def _cross_fit(
+    features: FloatArray,
+    group: NDArray[np.int8],
+    outcome: NDArray[np.int8],
+    *,
+    weight: FloatArray,
+    fold: NDArray[np.int64],
+    folds: int,
+) -> tuple[tuple[GroupLogit, ...], Recalibration]:
+    fits, logits = [], np.zeros(len(outcome))
+    for f in range(folds):
+        rows = fold != f
+        fits.append(fit_group_logit(features[rows], group[rows], outcome[rows], weight[rows], len(GROUPS)))
+        logits[~rows] = fits[f].logit(features[~rows], group[~rows])
+    return tuple(fits), recalibrate(logits, outcome)

@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+from components.models.trainer import fit
+from tests.models import planted
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", params=["mfh", "ple"])
+def fitted(request):
+    torch.set_num_threads(1)
+    recipe = planted.RECIPE.model_copy(update={"kind": request.param})
+    valid = planted.window(1_000, seed=0).slice(0, 500)
+    return fit(recipe, planted.TRAIN, planted.TASKS, planted.GROUPS, planted.SPEC, planted.window(), valid)
