@@ -15,7 +15,7 @@ from rich.table import Table
 from components.config import PARAMS, Settings, find_pipeline
 from components.context import Context
 from components.days import day_range
-from components.errors import MfhError
+from components.errors import ConfigError, MfhError
 from components.progress import progress
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -143,6 +143,22 @@ def doctor(
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="Which benchmark; today there is 'orchestration'.")] = "orchestration",
+    out: Annotated[str | None, typer.Option("--json", help="File for the record, '-' for standard output.")] = None,
+    impressions: Annotated[int, typer.Option(help="Size of the measured day.")] = 1_000_000,
+    repeats: Annotated[int, typer.Option(help="Repetitions of both sides.")] = 5,
+) -> None:
+    """Measure a claim afresh and print it; exit status 0 when it could be measured, whatever holds."""
+    if name != "orchestration":
+        raise ConfigError(f"no benchmark {name!r}; today there is 'orchestration'")
+    # Benchmarks live beside the packages, in the checkout.
+    from benchmarks import claims, orchestration
+
+    claims.publish(orchestration.run(impressions, repeats), out)
+
+
 @source_app.command("check")
 def source_check(pipeline: PipelineOption = None) -> None:
     """Print what of a feed maps to our columns, what is missing, and what that costs."""
@@ -166,7 +182,9 @@ def feast_env(pipeline: PipelineOption = None) -> None:
 
 @contextmanager
 def _context(pipeline: str | None, params: list[str] | None) -> Iterator[Context]:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr
+    )
     logging.getLogger("mfh").setLevel(logging.INFO)
     settings = Settings()
     chosen = find_pipeline(settings, pipeline).override(_params(params))

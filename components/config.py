@@ -204,10 +204,10 @@ class SimulatorSettings(Record):
     rollouts: int = Field(2, gt=0)
     candidates: int = Field(40, gt=1)
     max_slots: int = Field(40, gt=0)
-    ensemble: int = Field(2, gt=0)
+    ensemble: int = Field(4, gt=0)
     folds: int = Field(2, gt=1)
     epochs: int = Field(3, gt=0)
-    response_rows: int = Field(1_000_000, gt=0)
+    response_rows: int = Field(300_000, gt=0)
     fusion: dict[TaskName, float] = {"completion": 1.0, "long_view": 1.0, "like": 0.5, "skip": -0.5}
 
 

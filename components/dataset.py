@@ -39,7 +39,7 @@ def dataset(context: Context, day: date) -> StepResult:
     Raises:
         WindowError: When no day of the window, or not the held-out day, has a log.
     """
-    pipeline, data = context.pipeline, context.data
+    pipeline = context.pipeline
     held = holdout_day(day)
     wanted = [*train_days(pipeline, day), held]
     days = [date.fromisoformat(p.manifest.day) for p in ensure_days(context, wanted)]
@@ -105,7 +105,9 @@ def examples(context: Context, day: date) -> pa.Table:
     features = feature_list(open_source(context.pipeline.feed).user_attributes)
     table = log.select([*LOG_COLUMNS, "surface", "is_random", "propensity"])
     ratio = pc.divide(pc.cast(log["watch_ms"], pa.float64()), pc.cast(log["duration_ms"], pa.float64()))
-    table = table.append_column("completion", pc.cast(pc.min_element_wise(ratio, MAX_COMPLETION, skip_nulls=False), pa.float32()))
+    table = table.append_column(
+        "completion", pc.cast(pc.min_element_wise(ratio, MAX_COMPLETION, skip_nulls=False), pa.float32())
+    )
     table = table.append_column("hour", _local_hour(log["event_time"], context))
     joined = historical_features(context, log["user_id"], log["video_id"], log["event_time"], features)
     for name in joined.column_names:
@@ -194,7 +196,9 @@ def sessions_of(context: Context, day: date, log: pa.Table) -> pa.Table:
     table = log.group_by(["session_id", "user_id"], use_threads=False).aggregate(
         [("event_time", "min"), ("surface", "first"), ("video_id", "count")]
     )
-    table = table.rename_columns({"event_time_min": "started_at", "surface_first": "surface", "video_id_count": "depth"})
+    table = table.rename_columns(
+        {"event_time_min": "started_at", "surface_first": "surface", "video_id_count": "depth"}
+    )
     table = table.select(["session_id", "user_id", "started_at", "surface", "depth"])
     table = table.sort_by([("user_id", "ascending"), ("started_at", "ascending"), ("session_id", "ascending")])
     features = feature_list(open_source(context.pipeline.feed).user_attributes)

@@ -1,5 +1,6 @@
 """What a good day looks like, as Great Expectations suites: generated from the schema and the feature list."""
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from components.config import Pipeline
@@ -65,11 +66,11 @@ def day_suite(pipeline: Pipeline, recorded: set[str]) -> list["Expectation"]:
     for name, (low, high) in RATE_LIMITS.items():
         if name in recorded:
             suite.append(gxe.ExpectColumnValuesToBeBetween(column=f"{name}_rate", min_value=low, max_value=high))
-    for name in sorted(recorded):
-        # A behaviour that nobody shows all day is more often a broken client than a quiet audience.
-        suite.append(
-            gxe.ExpectColumnValuesToBeBetween(column=f"{name}_rate", min_value=0, strict_min=True, severity="warning")
-        )
+    # A behaviour that nobody shows all day is more often a broken client than a quiet audience.
+    suite += [
+        gxe.ExpectColumnValuesToBeBetween(column=f"{name}_rate", min_value=0, strict_min=True, severity="warning")
+        for name in sorted(recorded)
+    ]
     return suite
 
 
@@ -103,10 +104,8 @@ def feature_suite(features: tuple[Feature, ...], entity: Entity) -> list["Expect
             suite.append(gxe.ExpectColumnValuesToBeBetween(column=feature.name, min_value=0, max_value=top + 1e-6))
     names = {feature.name for feature in chosen}
     for column in SUMS:
-        for short, long in zip(WINDOWS, WINDOWS[1:], strict=False):
+        for short, long in pairwise(WINDOWS):
             a, b = f"{entity}_{column}_{long}d", f"{entity}_{column}_{short}d"
             if a in names:
-                suite.append(
-                    gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A=a, column_B=b, or_equal=True)
-                )
+                suite.append(gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A=a, column_B=b, or_equal=True))
     return suite

@@ -54,7 +54,8 @@ class Feature:
     @property
     def default(self) -> float | str | int | None:
         """Value for an entity without a row: zero counts, no category; an unknown rate stays missing."""
-        return {"count": 0.0, "category": "", "id": -1}.get(self.kind)
+        defaults: dict[Kind, float | str | int] = {"count": 0.0, "category": "", "id": -1}
+        return defaults.get(self.kind)
 
 
 def _counters(entity: Entity) -> list[Feature]:

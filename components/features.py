@@ -123,7 +123,9 @@ def _snapshot(context: Context, entity: Entity, day: date, partials: list[Partit
         p.table().append_column("age", pa.repeat(pa.scalar((day - date.fromisoformat(p.manifest.day)).days), p.rows))
         for p in partials
     ]
-    available = bounds(day, context.pipeline.feed.zone)[1] + timedelta(minutes=context.pipeline.features.snapshot_lag_min)
+    available = bounds(day, context.pipeline.feed.zone)[1] + timedelta(
+        minutes=context.pipeline.features.snapshot_lag_min
+    )
     table = window_sums(pa.concat_tables(tables), entity, context.pipeline.features.last_videos)
     stamp = pa.repeat(pa.scalar(available, TIME), table.num_rows)
     names = [f"{entity}_id"] + [f.name for f in counters(feature_list(()), entity)]

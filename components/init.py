@@ -37,7 +37,9 @@ def write_pipeline(settings: Settings, data: str | None, force: bool = False) ->
     target = settings.pipelines_dir / f"{name}.yaml"
     if target.exists() and not force:
         if data is not None and target.read_text(encoding="utf-8") != text:
-            raise ConfigError(f"{target} is there and differs from what {data} would need; 'mfh init --force' replaces it")
+            raise ConfigError(
+                f"{target} is there and differs from what {data} would need; 'mfh init --force' replaces it"
+            )
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")

@@ -202,11 +202,8 @@ class Lake:
 
     @property
     def arrow_fs(self) -> Any:
-        """The file system for Arrow's own readers.
-
-        Arrow's, where there is one: reading through fsspec runs Python in Arrow's threads, and one that is still
-        at it when the interpreter ends aborts the process after its work is done.
-        """
+        """The file system for Arrow's own readers: Arrow's, where there is one."""
+        # Through fsspec, Arrow's threads run Python; one still at it when the interpreter ends aborts the process.
         return self.fs.fs if isinstance(self.fs, ArrowFSWrapper) else self.fs
 
     def scope(self, *parts: str) -> "Lake":

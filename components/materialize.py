@@ -36,7 +36,9 @@ def materialize(context: Context, day: date) -> StepResult:
         views = {view.name: view for view in store.list_feature_views()}
         newest = max((view.most_recent_end_time for view in views.values() if view.most_recent_end_time), default=None)
         if newest is not None and newest.astimezone(UTC) > available:
-            return StepResult("materialize", day, facts={"skipped": f"the online store already holds {newest:%F %R} UTC"})
+            return StepResult(
+                "materialize", day, facts={"skipped": f"the online store already holds {newest:%F %R} UTC"}
+            )
         profiles = [name for name in views if name.endswith("_profile")]
         # Everyone who was known before the first materialization belongs in the store as well.
         since = start if newest is not None else datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,4 +50,6 @@ def materialize(context: Context, day: date) -> StepResult:
         # The run's interval, as late as snapshots are; both ends count, so begin behind yesterday's snapshot.
         store.materialize(start + lag + timedelta(microseconds=1), available, feature_views=counters)
     context.notify(2, 2, "materialized")
-    return StepResult("materialize", day, facts={"views": sorted([*profiles, *counters]), "until": available.isoformat()})
+    return StepResult(
+        "materialize", day, facts={"views": sorted([*profiles, *counters]), "until": available.isoformat()}
+    )

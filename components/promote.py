@@ -45,7 +45,12 @@ def promote(context: Context, day: date) -> StepResult:
         # What the registry looked like is not content: the same day decides the same, whenever it runs.
         writer.json(
             "decision.json",
-            {"decision": experiment.verdict.decision, "alias": wanted, "bundle": bundles["treatment"].content_hash, "model": name},
+            {
+                "decision": experiment.verdict.decision,
+                "alias": wanted,
+                "bundle": bundles["treatment"].content_hash,
+                "model": name,
+            },
         )
         writer.run |= {"versions": versions, "aliases": done, **context.run}
     facts = {"decision": experiment.verdict.decision, "registry": name, "versions": versions, "aliases": done}

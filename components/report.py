@@ -35,6 +35,13 @@ def report(context: Context, day: date) -> StepResult:
 def read_experiment(context: Context, day: date) -> Experiment:
     """The day's experiment record.
 
+    Args:
+        context: Pipeline and settings.
+        day: Interval day.
+
+    Returns:
+        The record that the page shows.
+
     Raises:
         MissingPartitionError: When the day was not analysed.
     """
@@ -43,6 +50,13 @@ def read_experiment(context: Context, day: date) -> Experiment:
 
 def find_report(context: Context, day: date) -> str:
     """Where the day's page lies.
+
+    Args:
+        context: Pipeline and settings.
+        day: Interval day.
+
+    Returns:
+        Path inside the lake's file system.
 
     Raises:
         MissingPartitionError: When there is none.

@@ -49,18 +49,18 @@ def respond(context: Context, day: date) -> StepResult:
     fit = fit_response(data, response_settings(context))
     context.notify(1, 1, "fit response model")
     if fit.model is None:
-        raise TrainingError(f"the response model of {day} can not be fitted on {len(data.user_id)} impressions: {fit.reason}")
+        raise TrainingError(
+            f"the response model of {day} can not be fitted on {len(data.user_id)} impressions: {fit.reason}"
+        )
     returns = context.data.get("log", day)
-    with context.runs.write(
-        "response", day, context.pipeline.config_hash, inputs_of(training_set, returns)
-    ) as writer:
+    with context.runs.write("response", day, context.pipeline.config_hash, inputs_of(training_set, returns)) as writer:
         for name, content in fit.model.save().items():
             writer.bytes(name, content)
     member = fit.model.members[0]
     facts = {
         "rows": len(data.user_id),
-        "leave_slope": round(member.leave_fit.slope, 3),
-        "return_slope": None if member.return_fit is None else round(member.return_fit.slope, 3),
+        "leave_slope": member.leave_fit.slope,
+        "return_slope": member.return_fit and member.return_fit.slope,
         "no_return_model": fit.model.return_reason,
         "unfitted": dict(fit.model.unfitted),
     }

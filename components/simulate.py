@@ -47,7 +47,7 @@ def simulate(context: Context, day: date, shard: int) -> StepResult:
         fitted = bundle.load(bundle_files(context.runs.get(f"model_{role}", day)))
         scorers[role] = PairScorer(fitted, held.sessions, held.videos)
     settings = RolloutSettings(pipeline.simulator.seed, pipeline.simulator.rollouts, pipeline.simulator.max_slots)
-    fusion = Fusion(pipeline.simulator.fusion)
+    fusion = Fusion({str(task): weight for task, weight in pipeline.simulator.fusion.items()})
     bucket = bucket_of(held.sessions["user_id"].to_numpy())
     mine = shard_buckets(shard, pipeline.simulator.shards)
     parts = []

@@ -32,7 +32,7 @@ class Step:
     def load(self) -> Callable[..., "StepResult"]:
         """Import the step's module and return its function."""
         module, _, name = self.function.partition(":")
-        function: Callable[..., "StepResult"] = getattr(import_module(f"components.{module}"), name)
+        function: Callable[..., StepResult] = getattr(import_module(f"components.{module}"), name)
         return function
 
 

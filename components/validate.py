@@ -47,7 +47,8 @@ class Outcome:
     def sentence(self) -> str:
         """The failure as a person on call reads it."""
         count = f", {self.unexpected} unexpected rows" if self.unexpected else ""
-        return f"{self.table}.{self.column or 'table'}: {self.expectation} expects {self.limits}, observed {self.observed}{count}"
+        where = f"{self.table}.{self.column or 'table'}"
+        return f"{where}: {self.expectation} expects {self.limits}, observed {self.observed}{count}"
 
 
 def validate_log(context: Context, day: date) -> StepResult:
@@ -120,8 +121,8 @@ def day_totals(context: Context, day: date, log: Partition, table: pa.Table) -> 
         table: The log's rows.
 
     Returns:
-        rows, refused_share, mean_watch_ms, users, unknown_user_share, unknown_video_share and ``<behaviour>_rate`` of what is
-        recorded; and the names of the recorded behaviours.
+        rows, refused_share, mean_watch_ms, users, unknown_user_share, unknown_video_share and ``<behaviour>_rate``
+        of what is recorded; and the names of the recorded behaviours.
     """
     recorded = {name for name in BEHAVIOURS if table[name].null_count < table.num_rows}
     values: dict[str, float] = {
@@ -196,7 +197,9 @@ def checkpoint(name: str, frame: "pd.DataFrame", suite: list["Expectation"]) -> 
         logging.getLogger(logger).setLevel(logging.WARNING)
     gx_context = gx.get_context(mode="ephemeral")
     gx_context.variables.progress_bars = {"globally": False}
-    batch = gx_context.data_sources.add_pandas("lake").add_dataframe_asset(name).add_batch_definition_whole_dataframe("day")
+    batch = (
+        gx_context.data_sources.add_pandas("lake").add_dataframe_asset(name).add_batch_definition_whole_dataframe("day")
+    )
     gx_suite = gx_context.suites.add(gx.ExpectationSuite(name=name, expectations=suite))
     definition = gx_context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=gx_suite))
     point = gx_context.checkpoints.add(gx.Checkpoint(name=name, validation_definitions=[definition]))

@@ -1,1 +1,1 @@
-"""Ways to run the pipeline: ``local`` is the embedded default; ``pipelines`` holds starting points for pipeline files."""
+"""Ways to run the pipeline: ``local`` is the embedded default; ``pipelines`` holds pipeline files to start from."""

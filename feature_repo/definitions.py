@@ -50,7 +50,7 @@ def definitions(pipeline: Pipeline, user_attributes: tuple[str, ...]) -> list[An
 
 def _view(name: str, features: tuple[Feature, ...], entities: dict[str, Entity], pipeline: Pipeline) -> FeatureView:
     dataset, time_column = SOURCES[name]
-    entity = entities[name.split("_")[0]]
+    entity = entities[name.split("_", maxsplit=1)[0]]
     chosen = [feature for feature in features if feature.view == name]
     profile = name.endswith("_profile")
     source = FileSource(

@@ -5,7 +5,6 @@ manifest), only of the days that a join can touch, and through Arrow, so that an
 folder. The point-in-time join itself is Feast's, untouched.
 """
 
-
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -25,7 +24,6 @@ from feast.repo_config import RepoConfig
 from ibis.expr.types import Table
 
 from components.config import Settings
-from components.days import day_range
 from components.errors import MissingPartitionError
 from components.lake import Lake
 
@@ -181,5 +179,3 @@ def _utc(moment: datetime) -> datetime:
 
 def _refuse_write(*_: Any) -> None:
     raise PermissionError("the offline store is written by the pipeline's steps, not through Feast")
-
-

@@ -28,8 +28,8 @@ def uniform(seed: int, purpose: str, *keys: ArrayLike) -> NDArray[np.float64]:
         float64 array of the broadcast shape of the keys.
     """
     bits = _hash(seed, purpose, keys)
-    # 53 bits, shifted by half a step: never 0 and never 1.
-    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # 52 bits, shifted by half a step: never 0, and exactly representable, so never rounded up to 1.
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def normal(seed: int, purpose: str, *keys: ArrayLike) -> NDArray[np.float64]:

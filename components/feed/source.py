@@ -30,6 +30,12 @@ class Source(Protocol):
     def read_day(self, day: date) -> DayTables:
         """The day's log and the users and videos known at its end.
 
+        Args:
+            day: A day that the feed covers.
+
+        Returns:
+            The day's tables; ``feed/canonical.py`` cleans them.
+
         Raises:
             SourceError: When files or columns are missing.
         """
@@ -69,6 +75,10 @@ def open_source(feed: Feed) -> Source:
 
 def require_day(feed: Feed, day: date) -> None:
     """Refuse a day that the feed does not cover.
+
+    Args:
+        feed: The feed's settings.
+        day: The day that was asked for.
 
     Raises:
         OutsideFeedError: With the feed's first and last day.

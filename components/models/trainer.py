@@ -53,7 +53,7 @@ class LossSums:
         self.entries += member @ batch.mask.float()
 
 
-def fit(  # noqa: PLR0917 - the five facts of a model, then its data
+def fit(
     recipe: ModelRecipe,
     train: TrainSettings,
     tasks: tuple[Task, ...],

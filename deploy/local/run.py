@@ -5,7 +5,6 @@ a backfill by the call that the UI makes, follows it, and prints each day's verd
 """
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -161,25 +160,14 @@ def _print_failure(client: AirflowClient, run: DagRun, pipeline: Pipeline) -> No
 
 
 def _print_results(context: Context, runs: dict[date, DagRun]) -> None:
-    from components.report import find_report
+    from components.report import find_report, read_experiment
 
     print()
     for day, run in sorted(runs.items()):
         if run.state != "success":
             print(f"{day}  failed")
             continue
-        report = find_report(context, day)
-        print(f"{day}  {_verdict(report)}\n            {report}")
-
-
-def _verdict(report: str) -> str:
-    """The decision and its sentence, from the record that lies beside the report."""
-    record = Path(report).with_name("experiment.json")
-    if not record.is_file():
-        # In an object store; the report itself says it.
-        return "done"
-    verdict = json.loads(record.read_text(encoding="utf-8"))["verdict"]
-    return f"{verdict['decision']}: {verdict['sentence']}"
+        print(f"{day}  {read_experiment(context, day).verdict.sentence}\n            {find_report(context, day)}")
 
 
 def _print_ui(stack: Stack, kept: bool) -> None:

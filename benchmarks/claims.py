@@ -1,0 +1,105 @@
+"""What every benchmark and check writes: headline claims, and the rows that they come from."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+MEASURED_PACKAGES = ("apache-airflow", "torch", "feast", "great-expectations", "pyarrow", "duckdb", "numpy")
+
+
+class Claim(BaseModel):
+    """One headline figure. ``holds`` is None where no target was set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    target: str = ""
+    holds: bool | None = None
+    how: str = ""
+
+
+class Record(BaseModel):
+    """The outcome of one benchmark on one machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    machine: str
+    versions: dict[str, str]
+    commit: str
+    config: dict[str, Any]
+    claims: tuple[Claim, ...]
+    rows: tuple[dict[str, Any], ...]
+
+
+def record(config: dict[str, Any], claims: list[Claim], rows: list[dict[str, Any]]) -> Record:
+    """Put a benchmark's figures together with what they were measured on.
+
+    Args:
+        config: Settings that a reader needs to repeat it.
+        claims: Headline figures.
+        rows: What they come from.
+
+    Returns:
+        The record.
+    """
+    versions = {"python": platform.python_version()} | {name: version(name) for name in MEASURED_PACKAGES}
+    return Record(
+        machine=_machine(), versions=versions, commit=_commit(), config=config, claims=tuple(claims), rows=tuple(rows)
+    )
+
+
+def publish(result: Record, target: str | None) -> None:
+    """Print the claims, and write the record.
+
+    Args:
+        result: The record.
+        target: File for the JSON, ``-`` for standard output, None for none.
+    """
+    table = Table("claim", "value", "unit", "target", "holds", "how")
+    for claim in result.claims:
+        holds = "" if claim.holds is None else "yes" if claim.holds else "MISSED"
+        table.add_row(claim.name, f"{claim.value:.4g}", claim.unit, claim.target, holds, claim.how)
+    Console(stderr=target == "-").print(table)
+    if target == "-":
+        sys.stdout.write(result.model_dump_json(indent=1) + "\n")
+    elif target is not None:
+        Path(target).write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in _read("/proc/cpuinfo").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor() or "unknown processor",
+    )
+    kilobytes = next((int(line.split()[1]) for line in _read("/proc/meminfo").splitlines() if "MemTotal" in line), 0)
+    return f"{os.cpu_count()} cores of {model}, {kilobytes / 2**20:.0f} GiB, {platform.system()}"
+
+
+def _read(path: str) -> str:
+    file = Path(path)
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parent.parent
+    found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(
+        ["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True, check=False
+    ).stdout
+    return found.stdout.strip() + (" with uncommitted changes" if changed else "") or "unknown"
