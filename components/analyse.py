@@ -94,6 +94,11 @@ def _shards(context: Context, day: date) -> list[Partition]:
 def _caveats(context: Context, held: date) -> list[str]:
     """What every reader must know of this day's numbers."""
     found = []
+    if all(rung.state == "missing" for rung in trust_ladder()):
+        found.append(
+            "No rung of the trust ladder has been climbed for this version of the simulator: intervals may be too "
+            "narrow, and the verdict is provisional."
+        )
     if context.data.find("requests", held) is None:
         found.append(
             "The feed logs no candidate sets: both arms ranked what each session was shown, filled up with videos "
