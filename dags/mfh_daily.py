@@ -10,10 +10,10 @@ both on the held-out sessions of *d*-1, sharded by user; **analyse** the experim
 The steps themselves live in ``components/``; each runs alone as ``mfh step NAME --date D``.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
+import pendulum
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, get_current_context, task
 
 from components.config import Pipeline, Settings, load_pipeline
@@ -65,15 +65,16 @@ def params_of(pipeline: Pipeline) -> dict[str, Param]:
 
 def build(pipeline: Pipeline) -> DAG:
     """The DAG of one pipeline."""
-    zone = ZoneInfo(pipeline.feed.timezone)
+    # Airflow's serialization takes pendulum's zones only.
+    zone = pendulum.timezone(pipeline.feed.timezone)
     feed = pipeline.feed
     last = feed.last_day
     dag = DAG(
         dag_id=f"mfh_daily_{pipeline.name}",
         description=pipeline.description or "Train MFH daily and A/B test it in simulation",
         schedule=CronDataIntervalTimetable("0 0 * * *", timezone=zone),
-        start_date=datetime(feed.first_day.year, feed.first_day.month, feed.first_day.day, tzinfo=zone),
-        end_date=datetime(last.year, last.month, last.day, tzinfo=zone) if last else None,
+        start_date=pendulum.datetime(feed.first_day.year, feed.first_day.month, feed.first_day.day, tz=zone),
+        end_date=pendulum.datetime(last.year, last.month, last.day, tz=zone) if last else None,
         catchup=False,
         max_active_runs=4,
         params=params_of(pipeline),
