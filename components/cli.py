@@ -138,9 +138,10 @@ def doctor(
     table = Table("check", "", "what was found", "what to do")
     checks = checkup(settings, chosen, port)
     for check in checks:
-        table.add_row(check.name, "ok" if check.ok else "FAIL", check.detail, "" if check.ok else check.mend)
+        state = {True: "ok", False: "FAIL", None: "note"}[check.ok]
+        table.add_row(check.name, state, check.detail, check.mend)
     Console().print(table)
-    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
+    raise typer.Exit(1 if any(check.ok is False for check in checks) else 0)
 
 
 @app.command()

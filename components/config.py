@@ -194,6 +194,7 @@ class TrainSettings(Record):
     field_embedding: int = Field(4, gt=0)
     min_id_count: int = Field(3, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(1, gt=0, description="CPU threads of torch; part of the recipe, since sums round by it")
 
 
 class SimulatorSettings(Record):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from components.config import Pipeline, Settings
@@ -55,6 +56,10 @@ class Context:
     def runs(self) -> Lake:
         """Models and experiments of this pipeline under exactly this configuration."""
         return self.data.scope(self.pipeline.name, self.pipeline.config_hash)
+
+    def lock(self, dataset: str, day: date) -> Path:
+        """Lock file that orders runs of this machine which would make the same partition at the same time."""
+        return self.settings.home / "locks" / self.pipeline.source_id / f"{dataset}-{day}.lock"
 
 
 def inputs_of(*partitions: Partition) -> dict[str, str]:

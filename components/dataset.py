@@ -20,6 +20,7 @@ from components.feed.source import open_source
 from components.ingest import ensure_days
 from components.inputs import activity_threshold, days_between, log_days, model_inputs, user_group
 from components.lake import Partition
+from components.locks import exclusive
 from components.store import open_store
 from components.window import holdout_day, train_days
 
@@ -73,14 +74,15 @@ def dataset(context: Context, day: date) -> StepResult:
 
 def _ensure_examples(context: Context, day: date, rebuild: bool) -> Partition:
     lake = context.data
-    inputs = inputs_of(lake.get("log", day), *_visible_snapshots(context, day))
-    found = lake.find("examples", day)
-    if found is not None and found.manifest.inputs == inputs and not rebuild:
-        return found
-    table = examples(context, day)
-    with lake.write("examples", day, inputs=inputs) as writer:
-        writer.table(table)
-    return lake.get("examples", day)
+    with exclusive(context.lock("examples", day)):
+        inputs = inputs_of(lake.get("log", day), *_visible_snapshots(context, day))
+        found = lake.find("examples", day)
+        if found is not None and found.manifest.inputs == inputs and not rebuild:
+            return found
+        table = examples(context, day)
+        with lake.write("examples", day, inputs=inputs) as writer:
+            writer.table(table)
+        return lake.get("examples", day)
 
 
 def _visible_snapshots(context: Context, day: date) -> list[Partition]:

@@ -6,6 +6,7 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 
+from components.compute import use_threads
 from components.context import Context, StepResult, inputs_of
 from components.dataset import read_examples
 from components.inputs import GROUPS
@@ -28,6 +29,7 @@ def evaluate(context: Context, day: date) -> StepResult:
     """
     from components.models import bundle
 
+    use_threads(context.pipeline)
     training_set = context.runs.get("training_set", day)
     record = training_set.json("training_set.json")
     held = date.fromisoformat(record["holdout_day"])

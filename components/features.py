@@ -24,13 +24,17 @@ from components.feature_list import (
 )
 from components.feed.schema import TIME
 from components.ingest import ensure_days
-from components.lake import Lake, Partition
+from components.lake import Partition
+from components.locks import exclusive
 from components.window import snapshot_days
 
 ENTITIES: tuple[Entity, ...] = ("user", "video")
 
 # Completion above twice the length tells no more than twice: loops of very short videos would drown the rest.
 MAX_COMPLETION = 2.0
+
+# Ratios are summed in millionths: sums of integers do not depend on how threads split the rows.
+MICRO = 1_000_000
 
 
 def features(context: Context, day: date) -> StepResult:
@@ -63,27 +67,30 @@ def features(context: Context, day: date) -> StepResult:
 
 
 def _ensure_snapshot(context: Context, entity: Entity, day: date, known: set[date], rebuild: bool) -> bool:
-    lake = context.data
+    lake, name = context.data, f"{entity}_features"
     window = [one for one in day_range(day - timedelta(days=LONGEST_WINDOW - 1), day) if one in known]
-    partials = [_ensure_partial(lake, entity, one, context.pipeline.features.last_videos) for one in window]
-    found = lake.find(f"{entity}_features", day)
-    if found is not None and found.manifest.inputs == inputs_of(*partials) and not rebuild:
-        return False
-    table = _snapshot(context, entity, day, partials)
-    with lake.write(f"{entity}_features", day, inputs=inputs_of(*partials)) as writer:
-        writer.table(table)
+    partials = [_ensure_partial(context, entity, one) for one in window]
+    with exclusive(context.lock(name, day)):
+        found = lake.find(name, day)
+        if found is not None and found.manifest.inputs == inputs_of(*partials) and not rebuild:
+            return False
+        table = _snapshot(context, entity, day, partials)
+        with lake.write(name, day, inputs=inputs_of(*partials)) as writer:
+            writer.table(table)
     return True
 
 
-def _ensure_partial(lake: Lake, entity: Entity, day: date, last_videos: int) -> Partition:
-    log = lake.get("log", day)
-    found = lake.find(f"{entity}_partial", day)
-    if found is not None and found.manifest.inputs == inputs_of(log):
-        return found
-    table = partial_of(log.table(), entity, last_videos)
-    with lake.write(f"{entity}_partial", day, inputs=inputs_of(log)) as writer:
-        writer.table(table)
-    return lake.get(f"{entity}_partial", day)
+def _ensure_partial(context: Context, entity: Entity, day: date) -> Partition:
+    lake, name = context.data, f"{entity}_partial"
+    with exclusive(context.lock(name, day)):
+        log = lake.get("log", day)
+        found = lake.find(name, day)
+        if found is not None and found.manifest.inputs == inputs_of(log):
+            return found
+        table = partial_of(log.table(), entity, context.pipeline.features.last_videos)
+        with lake.write(name, day, inputs=inputs_of(log)) as writer:
+            writer.table(table)
+        return lake.get(name, day)
 
 
 def partial_of(log: pa.Table, entity: Entity, last_videos: int) -> pa.Table:
@@ -99,7 +106,11 @@ def partial_of(log: pa.Table, entity: Entity, last_videos: int) -> pa.Table:
         ``<name>_n`` (rows where it was recorded), and for users ``last_videos`` (newest first); by id.
     """
     key = f"{entity}_id"
-    rates = ", ".join(f'sum("{name}")::DOUBLE AS {name}_sum, count("{name}")::DOUBLE AS {name}_n' for name in RATES)
+    scale = {"completion": MICRO}
+    rates = ", ".join(
+        f'sum("{name}")::DOUBLE / {scale.get(name, 1)} AS {name}_sum, count("{name}")::DOUBLE AS {name}_n'
+        for name in RATES
+    )
     watched = (
         ", list(video_id ORDER BY event_time DESC, position DESC) FILTER (WHERE watch_ms > 0)"
         f"[1:{last_videos}] AS last_videos"
@@ -112,7 +123,11 @@ def partial_of(log: pa.Table, entity: Entity, last_videos: int) -> pa.Table:
             f"""
             SELECT {key}, count(*)::DOUBLE AS impressions, sum(watch_ms)::DOUBLE / 1000 AS watch_s,
                    count(DISTINCT session_id)::DOUBLE AS sessions, {rates} {watched}
-            FROM (SELECT *, least(watch_ms / nullif(duration_ms, 0), {MAX_COMPLETION}) AS completion FROM log)
+            FROM (
+                SELECT *, round({MICRO} * least(watch_ms / nullif(duration_ms, 0), {MAX_COMPLETION}))::BIGINT
+                          AS completion
+                FROM log
+            )
             GROUP BY {key} ORDER BY {key}
             """  # noqa: S608 - every name comes from the feature list
         ).to_arrow_table()

@@ -14,6 +14,7 @@ from components.errors import EmptyDayError
 from components.feed.canonical import CleanDay, clean
 from components.feed.source import Source, open_source, require_day
 from components.lake import Partition
+from components.locks import exclusive
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +63,17 @@ def ensure_days(context: Context, days: Iterable[date]) -> list[Partition]:
     source: Source | None = None
     partitions = []
     for done, day in enumerate(wanted):
-        found = context.data.find("log", day)
-        if found is None:
-            context.notify(done, len(wanted), f"ingest {day}")
-            source = source or open_source(feed)
-            try:
-                _ingest(context, source, day)
-            except EmptyDayError as error:
-                logger.warning("event=empty_day day=%s reason=%s", day, error)
-                continue
-            found = context.data.get("log", day)
+        with exclusive(context.lock("log", day)):
+            found = context.data.find("log", day)
+            if found is None:
+                context.notify(done, len(wanted), f"ingest {day}")
+                source = source or open_source(feed)
+                try:
+                    _ingest(context, source, day)
+                except EmptyDayError as error:
+                    logger.warning("event=empty_day day=%s reason=%s", day, error)
+                    continue
+                found = context.data.get("log", day)
         partitions.append(found)
     return partitions
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components.compute import use_threads
 from components.context import Context, StepResult, inputs_of
 from components.dataset import read_examples
 from components.errors import TrainingError
@@ -39,6 +40,7 @@ def respond(context: Context, day: date) -> StepResult:
     """
     from simulator.response_fit import fit_response
 
+    use_threads(context.pipeline)
     training_set = context.runs.get("training_set", day)
     record = training_set.json("training_set.json")
     held = date.fromisoformat(record["holdout_day"])

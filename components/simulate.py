@@ -5,6 +5,7 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
+from components.compute import use_threads
 from components.context import Context, StepResult, inputs_of
 from components.heldout import Heldout, load_heldout, pair_context, session_arrays
 from components.lake import Partition
@@ -38,6 +39,7 @@ def simulate(context: Context, day: date, shard: int) -> StepResult:
     from components.models.scoring import PairScorer
 
     pipeline = context.pipeline
+    use_threads(context.pipeline)
     record = context.runs.get("training_set", day).json("training_set.json")
     held = load_heldout(context, date.fromisoformat(record["holdout_day"]), record["activity_threshold"])
     inputs = rollout_inputs(context, day)

@@ -3,6 +3,7 @@
 from datetime import date
 from typing import Literal
 
+from components.compute import use_threads
 from components.config import ModelRecipe
 from components.context import Context, StepResult, inputs_of
 from components.dataset import read_examples
@@ -38,6 +39,7 @@ def train(context: Context, day: date, role: Role) -> StepResult:
     from components.models import bundle, trainer
 
     pipeline = context.pipeline
+    use_threads(context.pipeline)
     name, recipe = recipe_of(context, role)
     training_set = context.runs.get("training_set", day)
     record = training_set.json("training_set.json")

@@ -22,6 +22,7 @@ from components.feed.schema import BEHAVIOURS
 from components.feed.source import open_source
 from components.ingest import ensure_days
 from components.lake import Partition
+from components.locks import exclusive
 from components.window import holdout_day, train_days
 
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ def validate_log(context: Context, day: date) -> StepResult:
     earlier = [*train_days(context.pipeline, day), holdout_day(day)]
     for log in ensure_days(context, earlier):
         one = date.fromisoformat(log.manifest.day)
-        done = context.runs.find("validation_log", one)
-        if done is None or done.manifest.inputs != inputs_of(log) or not done.json("result.json")["success"]:
-            _validate_one_log(context, one)
+        with exclusive(context.lock(f"validation-{context.pipeline.config_hash}", one)):
+            done = context.runs.find("validation_log", one)
+            if done is None or done.manifest.inputs != inputs_of(log) or not done.json("result.json")["success"]:
+                _validate_one_log(context, one)
     return _validate_one_log(context, day)
 
 

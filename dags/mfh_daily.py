@@ -31,7 +31,7 @@ def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, An
     from airflow.sdk.exceptions import AirflowFailException
 
     from components.context import Context
-    from components.errors import ConfigError, SourceError, ValidationFailedError
+    from components.errors import ConfigError, SourceError, TrainingError, ValidationFailedError, WindowError
     from components.steps import run_step
 
     context = get_current_context()
@@ -44,7 +44,7 @@ def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, An
     identity = {"run_id": instance.run_id, "try": instance.try_number, "map_index": instance.map_index}
     try:
         (result,) = run_step(Context(pipeline, SETTINGS, run=identity), name, day, shard)
-    except (ConfigError, SourceError, ValidationFailedError) as error:
+    except (ConfigError, SourceError, TrainingError, ValidationFailedError, WindowError) as error:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
     return result.record()
 
@@ -86,6 +86,7 @@ def build(pipeline: Pipeline) -> DAG:
             "retry_delay": timedelta(seconds=20),
             "retry_exponential_backoff": True,
             "max_retry_delay": timedelta(minutes=10),
+            "execution_timeout": timedelta(minutes=60),
         },
     )
     with dag:

@@ -1,0 +1,360 @@
+"""The DAG: what it promises to Airflow, and one whole day of the KuaiRand fixture run by ``dag.test()``.
+
+Airflow reads its settings when it is imported, so everything happens in one process of its own that writes what
+it saw into a file; the tests below look at that file and at the lake.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.config import Settings, load_pipeline
+from components.context import Context
+from components.days import day_range, midnight
+from components.lake import Lake, Partition
+from components.steps import BY_NAME, STEPS
+from simulator.experiment import Experiment
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FIRST, LAST = date(2022, 4, 25), date(2022, 5, 4)
+DAY = date(2022, 4, 30)
+TRAINED, HELD = [date(2022, 4, 27), date(2022, 4, 28)], date(2022, 4, 29)
+SHARDS = 2
+
+TINY = {
+    "level0_width": 8,
+    "level1_widths": [8, 8],
+    "level1_experts": 1,
+    "level1_shared": 1,
+    "level2_width": 8,
+    "tower_widths": [8],
+    "small_tower_widths": [8],
+}
+FIXTURE = {
+    "name": "fixture",
+    "description": "The fixture of the tests",
+    "owner": "recommendations",
+    "feed": {"kind": "kuairand", "first_day": FIRST, "last_day": LAST},
+    "groups": {"new_tenure_days": 90},
+    "models": {"mfh": {"kind": "mfh", **TINY}, "ple": {"kind": "ple", **TINY}},
+    "train": {"window_days": 2, "epochs": 1, "batch_size": 128},
+    "simulator": {"shards": SHARDS, "ensemble": 2, "epochs": 1, "rollouts": 1, "candidates": 10, "max_slots": 10},
+    "decision": {"min_users": 10},
+}
+# A feed that grows has no last day.
+GROWING = {"name": "growing", "feed": {"kind": "world", "first_day": date(2022, 1, 1)}}
+
+SCRIPT = '''
+"""Run by the tests: argument 1 is a JSON file of what to do, argument 2 where to write what was seen."""
+import json
+import pathlib
+import sys
+from datetime import datetime
+
+from airflow.utils.db import initdb
+
+initdb()
+
+from airflow.dag_processing.dagbag import DagBag
+from airflow.exceptions import ParamValidationError
+from airflow.utils.session import create_session
+
+
+def facts_of(dag):
+    return {
+        "timetable": type(dag.timetable).__name__,
+        "expression": dag.timetable.expression,
+        "zone": dag.timetable.timezone.name,
+        "start": dag.start_date.isoformat(),
+        "end": dag.end_date and dag.end_date.isoformat(),
+        "catchup": dag.catchup,
+        "tags": sorted(dag.tags),
+        "owner": dag.owner,
+        "doc_md": dag.doc_md,
+        "description": dag.description,
+        "params": {name: {"default": dag.params[name], **dag.params.get_param(name).schema} for name in dag.params},
+        "tasks": {
+            task.task_id: {
+                "pool": task.pool,
+                "owner": task.owner,
+                "retries": task.retries,
+                "delay_s": task.retry_delay.total_seconds(),
+                "backoff": bool(task.retry_exponential_backoff),
+                "timeout_s": task.execution_timeout and task.execution_timeout.total_seconds(),
+                "doc_md": task.doc_md,
+                "outlets": [outlet.uri for outlet in task.outlets],
+                "upstream": sorted(task.upstream_task_ids),
+                "mapped": task.is_mapped,
+            }
+            for task in dag.tasks
+        },
+    }
+
+
+def run(dag, moment, conf=None):
+    done = dag.test(logical_date=datetime.fromisoformat(moment), run_conf=conf)
+    with create_session() as session:
+        instances = done.get_task_instances(session=session)
+        return {
+            "state": str(done.state),
+            "interval": [done.data_interval_start.isoformat(), done.data_interval_end.isoformat()],
+            "tasks": sorted([i.task_id, i.map_index, str(i.state), i.try_number] for i in instances),
+            "returned": {
+                i.task_id: i.xcom_pull(task_ids=i.task_id, session=session) for i in instances if i.map_index < 0
+            },
+        }
+
+
+def refusal(dag, moment, conf):
+    try:
+        dag.test(logical_date=datetime.fromisoformat(moment), run_conf=conf)
+    except ParamValidationError as error:
+        return str(error)
+    return None
+
+
+wanted = json.loads(pathlib.Path(sys.argv[1]).read_text())
+bag = DagBag()
+seen = {"import_errors": bag.import_errors, "dags": {name: facts_of(dag) for name, dag in bag.dags.items()}}
+dag = bag.dags["mfh_daily_fixture"]
+seen["refusals"] = [refusal(dag, wanted["moment"], conf) for conf in wanted["malformed"]]
+seen["day"] = run(dag, wanted["moment"])
+seen["first_day"] = run(dag, wanted["first_moment"])
+pathlib.Path(sys.argv[2]).write_text(json.dumps(seen, default=str))
+'''
+
+MALFORMED: list[tuple[dict[str, Any], str]] = [
+    ({"window_days": "many"}, "window_days"),
+    ({"window_days": 0}, "window_days"),
+    ({"treatment": "nobody"}, "treatment"),
+    ({"shards": 1.5}, "shards"),
+    ({"promote": "yes"}, "promote"),
+]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What Airflow said, and the lake that the day left behind."""
+
+    airflow: dict[str, Any]
+    context: Context
+
+    @property
+    def dag(self) -> dict[str, Any]:
+        """The fixture's DAG."""
+        facts: dict[str, Any] = self.airflow["dags"]["mfh_daily_fixture"]
+        return facts
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Seen:
+    folder = tmp_path_factory.mktemp("dag")
+    home = folder / "mfh"
+    (home / "pipelines").mkdir(parents=True)
+    (home / "airflow").mkdir()
+    fixture = FIXTURE | {"feed": FIXTURE["feed"] | {"folder": str(test_data / "kuairand_fixture")}}
+    for pipeline in (fixture, GROWING):
+        (home / "pipelines" / f"{pipeline['name']}.yaml").write_text(yaml.safe_dump(pipeline))
+    context = Context(load_pipeline(home / "pipelines" / "fixture.yaml"), Settings(home=home, lake="", pipelines=""))
+    (folder / "script.py").write_text(SCRIPT)
+    zone = context.pipeline.feed.zone
+    # A run of dag.test is for the interval that ends at its logical date.
+    ends = {key: midnight(day + timedelta(days=1), zone).isoformat() for key, day in DAYS_RUN.items()}
+    (folder / "wanted.json").write_text(json.dumps(ends | {"malformed": [conf for conf, _ in MALFORMED]}))
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MFH_", "AIRFLOW"))}
+    env |= {
+        "MFH_HOME": str(home),
+        "PYTHONPATH": str(CHECKOUT),
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+    command = [sys.executable, str(folder / "script.py"), str(folder / "wanted.json"), str(folder / "seen.json")]
+    with (folder / "output.log").open("wb") as output:
+        done = subprocess.run(command, env=env, cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False)
+    tail = "\n".join((folder / "output.log").read_text(errors="replace").splitlines()[-60:])
+    assert done.returncode == 0, tail
+    found = Seen(json.loads((folder / "seen.json").read_text()), context)
+    if found.airflow["day"]["state"] != "success":
+        print(tail)
+    return found
+
+
+DAYS_RUN = {"moment": DAY, "first_moment": FIRST}
+
+
+def partitions(lake: Lake) -> list[Partition]:
+    """Every partition of a scope of the lake, its sub-scopes left out."""
+    names = {Path(str(path)).parent.name for path in lake.fs.glob(lake.path("*", "ds=*"))}
+    return [lake.get(name, day) for name in sorted(names) for day in lake.days(name)]
+
+
+def test_every_pipeline_file_is_a_dag_and_nothing_else_is(seen: Seen) -> None:
+    assert seen.airflow["import_errors"] == {}
+    assert sorted(seen.airflow["dags"]) == ["mfh_daily_fixture", "mfh_daily_growing"]
+
+
+def test_a_run_is_a_local_day_of_the_feed(seen: Seen) -> None:
+    dag = seen.dag
+    assert (dag["timetable"], dag["expression"]) == ("CronDataIntervalTimetable", "0 0 * * *")
+    assert dag["zone"] == "Asia/Shanghai"
+    assert dag["start"] == "2022-04-24T16:00:00+00:00"
+    assert dag["catchup"] is False
+    start, end = seen.airflow["day"]["interval"]
+    assert (start, end) == ("2022-04-29T16:00:00+00:00", "2022-04-30T16:00:00+00:00")
+
+
+def test_a_finite_feed_ends_and_a_growing_one_does_not(seen: Seen) -> None:
+    assert seen.dag["end"] == "2022-05-03T16:00:00+00:00", "the last run is for the last day"
+    assert seen.airflow["dags"]["mfh_daily_growing"]["end"] is None
+
+
+def test_the_ui_explains_the_day(seen: Seen) -> None:
+    dag = seen.dag
+    assert dag["tags"] == ["kuairand", "mfh"]
+    assert dag["owner"] == "recommendations"
+    assert dag["description"] == "The fixture of the tests"
+    assert "ingest" in dag["doc_md"]
+    for name, task in dag["tasks"].items():
+        assert task["owner"] == "recommendations", name
+        assert task["doc_md"], name
+    for step in STEPS:
+        assert step.meaning in dag["tasks"][step.name]["doc_md"]
+
+
+def test_every_step_is_a_task_that_retries_with_backoff_and_ends(seen: Seen) -> None:
+    tasks = seen.dag["tasks"]
+    assert set(tasks) == {*BY_NAME, "shards"}
+    for name, task in tasks.items():
+        assert task["retries"] >= 1, name
+        assert task["backoff"], name
+        assert task["delay_s"] > 0, name
+        assert task["timeout_s"], name
+
+
+def test_training_takes_turns_on_the_gpu_pool_and_writers_of_the_online_store_on_theirs(seen: Seen) -> None:
+    pools = {name: task["pool"] for name, task in seen.dag["tasks"].items() if task["pool"] != "default_pool"}
+    assert pools == {"train_treatment": "gpu", "train_baseline": "gpu", "materialize": "online_store"}
+    assert seen.dag["tasks"]["train_baseline"]["upstream"] == ["train_treatment"]
+
+
+def test_only_simulate_is_mapped_and_nothing_reads_a_log_that_was_not_checked(seen: Seen) -> None:
+    tasks = seen.dag["tasks"]
+    assert [name for name, task in tasks.items() if task["mapped"]] == ["simulate"]
+    assert tasks["validate_log"]["upstream"] == ["ingest"]
+    assert tasks["features"]["upstream"] == ["validate_log"]
+    assert tasks["dataset"]["upstream"] == tasks["materialize"]["upstream"] == ["validate_features"]
+    assert sorted(tasks["promote"]["upstream"]) == ["materialize", "report"]
+
+
+def test_models_and_report_are_assets(seen: Seen) -> None:
+    assert {name: task["outlets"] for name, task in seen.dag["tasks"].items() if task["outlets"]} == {
+        "train_treatment": ["mfh://fixture/model/treatment"],
+        "train_baseline": ["mfh://fixture/model/baseline"],
+        "report": ["mfh://fixture/report"],
+    }
+
+
+def test_params_are_typed_and_default_to_the_file(seen: Seen) -> None:
+    params = seen.dag["params"]
+    assert {name: (param["type"], param["default"]) for name, param in params.items()} == {
+        "window_days": ("integer", 2),
+        "treatment": ("string", "mfh"),
+        "baseline": ("string", "ple"),
+        "train_seed": ("integer", 7),
+        "simulation_seed": ("integer", 11),
+        "shards": ("integer", SHARDS),
+        "promote": ("boolean", True),
+    }
+    assert params["treatment"]["enum"] == params["baseline"]["enum"] == ["mfh", "ple"]
+
+
+def test_a_malformed_param_is_refused_before_anything_runs(seen: Seen) -> None:
+    for (conf, name), refusal in zip(MALFORMED, seen.airflow["refusals"], strict=True):
+        assert refusal is not None, conf
+        assert name in refusal
+
+
+def test_every_task_of_the_day_succeeds_at_once(seen: Seen) -> None:
+    run = seen.airflow["day"]
+    assert run["state"] == "success"
+    expected = [[name, -1, "success", 1] for name in (*BY_NAME, "shards") if name != "simulate"]
+    expected += [["simulate", shard, "success", 1] for shard in range(SHARDS)]
+    assert run["tasks"] == sorted(expected)
+
+
+def test_the_day_leaves_every_partition_in_the_lake(seen: Seen) -> None:
+    data = {(p.manifest.dataset, p.manifest.day): p for p in partitions(seen.context.data)}
+    runs = {(p.manifest.dataset, p.manifest.day): p for p in partitions(seen.context.runs)}
+    history = [str(day) for day in day_range(FIRST, DAY)]
+    for name in ("log", "users", "videos", "user_partial", "video_partial", "user_features", "video_features"):
+        assert {(name, day) for day in history} <= set(data), name
+    assert {("examples", str(day)) for day in (*TRAINED, HELD)} <= set(data)
+    assert {("sessions", str(HELD)), ("session_videos", str(HELD))} <= set(data)
+    checked = {("validation_log", str(day)) for day in (*TRAINED, HELD, DAY)}
+    outputs = ["training_set", "model_treatment", "model_baseline", "evaluation", "response", "experiment"]
+    outputs += ["report", "promotion", "validation_features", *(f"rollouts-{n}-of-{SHARDS}" for n in range(SHARDS))]
+    assert checked | {(name, str(DAY)) for name in outputs} <= set(runs)
+    for key, partition in (data | runs).items():
+        assert partition.manifest.files, key
+        for file in partition.manifest.files:
+            assert file.bytes > 0, (key, file)
+            assert file.rows is None or file.rows > 0, (key, file)
+
+
+def test_what_a_partition_was_made_from_is_what_the_lake_holds(seen: Seen) -> None:
+    found = [*partitions(seen.context.data), *partitions(seen.context.runs)]
+    hashes = {f"{p.manifest.dataset}/{p.manifest.day}": p.content_hash for p in found}
+    for partition in found:
+        for name, digest in partition.manifest.inputs.items():
+            assert hashes[name] == digest, (partition.manifest.dataset, partition.manifest.day, name)
+    without = {p.manifest.dataset for p in found if not p.manifest.inputs}
+    assert without <= {"users", "videos", "requests", "quarantine"}, "only what comes from the feed has no inputs"
+
+
+def test_what_the_tasks_returned_is_what_the_lake_holds(seen: Seen) -> None:
+    for name, result in seen.airflow["day"]["returned"].items():
+        for output, digest in {} if name == "shards" else result["outputs"].items():
+            dataset, _, day = output.partition("/")
+            one = date.fromisoformat(day)
+            partition = seen.context.data.find(dataset, one) or seen.context.runs.get(dataset, one)
+            assert partition.content_hash == digest, (name, output)
+
+
+def test_the_experiment_keeps_the_calendar_and_the_report_says_its_verdict(seen: Seen) -> None:
+    record = seen.context.runs.get("experiment", DAY).bytes("experiment.json")
+    experiment = Experiment.model_validate_json(record)
+    assert (experiment.day, experiment.holdout_day, experiment.return_day) == (str(DAY), str(HELD), str(DAY))
+    assert {(arm.role, arm.first_day, arm.last_day) for arm in experiment.arms} == {
+        (role, str(TRAINED[0]), str(TRAINED[-1])) for role in ("treatment", "baseline")
+    }
+    assert [one.day for one in experiment.data] == [str(day) for day in (*TRAINED, HELD, DAY)]
+    assert experiment.users > 0
+    assert experiment.metrics
+    page = seen.context.runs.get("report", DAY).bytes("report.html").decode()
+    assert experiment.verdict.sentence in page
+
+
+def test_a_day_without_earlier_days_fails_once_and_says_why(seen: Seen) -> None:
+    run = seen.airflow["first_day"]
+    assert run["state"] == "failed"
+    states = {name: (state, tries) for name, _, state, tries in run["tasks"]}
+    # Waiting does not mend it, so it is not tried again.
+    assert states["dataset"] == ("failed", 1)
+    assert states["validate_features"] == states["materialize"] == ("success", 1)
+    assert states["promote"][0] == "upstream_failed"
+    assert seen.context.runs.find("training_set", FIRST) is None
+    assert "already holds" in run["returned"]["materialize"]["facts"]["skipped"]

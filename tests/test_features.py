@@ -1,0 +1,262 @@
+"""Feature snapshots against a computation in plain Python, and what they depend on."""
+
+import random
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components.context import Context
+from components.feature_list import PRIOR_STRENGTH, RATES, WINDOWS, Entity
+from components.features import ENTITIES, features, partial_of, window_sums
+from components.ingest import ensure_days
+from tests.small_lake import FIRST, Row, at, context_at, day_at, log_table, shown, write_day
+
+LENGTH = 4
+
+
+def random_rows(seed: int, day: date, users: int = 4, videos: int = 5, rows: int = 12) -> list[Row]:
+    """Impressions with everything that may be unknown unknown now and then."""
+    draw = random.Random(seed * 1_000 + day.toordinal())
+    found = []
+    for index in range(rows):
+        # No two at one moment: their order would be unknown.
+        user, moment = draw.randrange(users), at(day, draw.randrange(24), draw.randrange(60), us=index)
+        changes: dict[str, Any] = {
+            "session_id": user * 100 + draw.randrange(3),
+            "watch_ms": draw.choice([0, 700, 4_000, 35_000]),
+            "duration_ms": draw.choice([None, 1_000, 10_000]),
+            **{name: draw.choice([None, 0, 1]) for name in ("click", "finish", "skip", "long_view", "like")},
+        }
+        found.append(shown(user, draw.randrange(videos), moment, **changes))
+    return found
+
+
+def mean_of(values: list[float | None]) -> tuple[float, int]:
+    known = [value for value in values if value is not None]
+    return sum(known), len(known)
+
+
+def value_of(row: Row, name: str) -> float | None:
+    if name != "completion":
+        value: float | None = row[name]
+        return value
+    return None if not row["duration_ms"] else min(row["watch_ms"] / row["duration_ms"], 2.0)
+
+
+def expected_snapshot(days: dict[int, list[Row]], entity: Entity, length: int) -> dict[int, dict[str, Any]]:
+    """The snapshot from impressions by age in days, by loops over rows."""
+    key = f"{entity}_id"
+    everyone = {row[key] for age, rows in days.items() if age < max(WINDOWS) for row in rows}
+    found: dict[int, dict[str, Any]] = {one: {} for one in everyone}
+    for window in WINDOWS:
+        inside = [(age, row) for age, rows in days.items() if age < window for row in rows]
+        for one in everyone:
+            mine = [(age, row) for age, row in inside if row[key] == one]
+            found[one][f"{entity}_impressions_{window}d"] = len(mine)
+            found[one][f"{entity}_watch_s_{window}d"] = sum(row["watch_ms"] for _, row in mine) / 1000
+            if entity == "user":
+                sessions = {(age, row["session_id"]) for age, row in mine}
+                found[one][f"user_sessions_{window}d"] = len(sessions)
+            for name in RATES:
+                total, rows = mean_of([value_of(row, name) for _, row in mine])
+                all_total, all_rows = mean_of([value_of(row, name) for _, row in inside])
+                prior = all_total / all_rows if all_rows else None
+                rate = None if prior is None else (total + PRIOR_STRENGTH * prior) / (rows + PRIOR_STRENGTH)
+                found[one][f"{entity}_{name}_rate_{window}d"] = rate
+    if entity == "user":
+        for one in everyone:
+            rows = [row for age, rows in days.items() if age < max(WINDOWS) for row in rows if row[key] == one]
+            order = {id(row): position for position, row in enumerate(sorted_rows(rows))}
+            watched = [row for row in sorted(rows, key=lambda row: -order[id(row)]) if row["watch_ms"] > 0]
+            found[one]["user_last_videos"] = [row["video_id"] for row in watched][:length]
+    return found
+
+
+def sorted_rows(rows: list[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row["event_time"], row["video_id"]))
+
+
+def snapshot_of(days: dict[int, list[Row]], entity: Entity, length: int) -> dict[int, dict[str, Any]]:
+    parts = []
+    for age, rows in days.items():
+        part = partial_of(log_table(rows), entity, length)
+        parts.append(part.append_column("age", pa.array([age] * part.num_rows, pa.int64())))
+    table = window_sums(pa.concat_tables(parts), entity, length)
+    return {row.pop(f"{entity}_id"): row for row in table.to_pylist()}
+
+
+def assert_snapshot(found: dict[int, dict[str, Any]], expected: dict[int, dict[str, Any]]) -> None:
+    assert found.keys() == expected.keys()
+    for one, values in expected.items():
+        for name, value in values.items():
+            shown_value = found[one][name]
+            if isinstance(value, float):
+                shown_value = pytest.approx(shown_value, rel=1e-5, abs=1e-6)
+            assert value == shown_value, (one, name)
+
+
+def days_of(seed: int, ages: list[int], **sizes: int) -> dict[int, list[Row]]:
+    return {age: random_rows(seed, day_at(20 - age), **sizes) for age in ages}
+
+
+@pytest.mark.parametrize("entity", ENTITIES)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), ages=st.sets(st.sampled_from([0, 1, 2, 3, 6, 7, 12, 13]), min_size=1, max_size=5))
+def test_a_snapshot_is_what_loops_over_the_rows_give(entity: Entity, seed: int, ages: set[int]) -> None:
+    days = days_of(seed, sorted(ages))
+    assert_snapshot(snapshot_of(days, entity, LENGTH), expected_snapshot(days, entity, LENGTH))
+
+
+@pytest.mark.parametrize(("age", "windows"), [(0, 4), (1, 3), (2, 3), (3, 2), (6, 2), (7, 1), (13, 1)])
+def test_a_day_counts_in_the_windows_that_reach_it(age: int, windows: int) -> None:
+    found = snapshot_of({age: [shown(1, 10, at(day_at(20 - age), 12))]}, "user", LENGTH)[1]
+    counts = [found[f"user_impressions_{window}d"] for window in WINDOWS]
+    assert counts == [0.0] * (4 - windows) + [1.0] * windows
+    seconds = [found[f"user_watch_s_{window}d"] for window in WINDOWS]
+    assert seconds == [0.0] * (4 - windows) + [5.0] * windows
+
+
+def test_a_rate_is_drawn_towards_the_mean_of_everyone() -> None:
+    # Ten clicks of ten beside none of ten: the mean is a half, and ten rows weigh as much as the prior.
+    rows = [shown(1, video, at(day_at(20), 9, video), click=1) for video in range(10)]
+    rows += [shown(2, video, at(day_at(20), 9, video), click=0) for video in range(10)]
+    rows += [shown(3, 1, at(day_at(20), 9), click=None)]
+    found = snapshot_of({0: rows}, "user", LENGTH)
+    assert [found[user]["user_click_rate_1d"] for user in (1, 2, 3)] == [0.75, 0.25, 0.5]
+
+
+def test_a_rate_that_nobody_recorded_is_unknown() -> None:
+    found = snapshot_of({0: [shown(1, 1, at(day_at(20), 9), like=None)]}, "user", LENGTH)
+    assert found[1]["user_like_rate_1d"] is None
+
+
+def test_completion_is_cut_at_twice_the_length_and_unknown_without_one() -> None:
+    rows = [
+        shown(1, 1, at(day_at(20), 9), watch_ms=90_000, duration_ms=1_000),
+        shown(1, 2, at(day_at(20), 10), watch_ms=90_000, duration_ms=None),
+    ]
+    partial = partial_of(log_table(rows), "user", LENGTH).to_pylist()
+    assert [(row["completion_sum"], row["completion_n"]) for row in partial] == [(2.0, 1.0)]
+
+
+def test_last_videos_are_watched_ones_newest_first_and_cut() -> None:
+    today, before = day_at(20), day_at(19)
+    days = {
+        0: [shown(1, 1, at(today, 8)), shown(1, 2, at(today, 9), watch_ms=0), shown(1, 3, at(today, 10))],
+        1: [shown(1, video, at(before, video)) for video in (4, 5, 6)],
+        13: [shown(2, 9, at(day_at(7), 8), watch_ms=0)],
+    }
+    found = snapshot_of(days, "user", LENGTH)
+    assert found[1]["user_last_videos"] == [3, 1, 6, 5]
+    assert found[2]["user_last_videos"] == []
+
+
+def test_sums_do_not_depend_on_how_threads_split_the_rows() -> None:
+    count = 400_000
+    rng = np.random.default_rng(0)
+    rows = log_table([shown(1, 1, at(FIRST, 9))])
+    table = rows.take(pa.array(np.zeros(count, dtype=np.int64)))
+    for name, values in (("watch_ms", rng.integers(0, 50_000, count)), ("duration_ms", rng.integers(1, 90_000, count))):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.int64()))
+    first = partial_of(table, "video", LENGTH)
+    assert all(partial_of(table, "video", LENGTH).equals(first) for _ in range(4))
+    # Neither does it matter in which order the rows come.
+    assert partial_of(table.take(pa.array(rng.permutation(count))), "video", LENGTH).equals(first)
+
+
+def lake_of(home: Path, days: int, first_rows: int = 12) -> Context:
+    context = context_at(home, features={"snapshot_lag_min": 90, "last_videos": LENGTH}, train={"window_days": 1})
+    for index in range(days):
+        write_day(context, day_at(index), random_rows(7, day_at(index), rows=first_rows))
+    return context
+
+
+def hashes(context: Context, entity: Entity) -> dict[date, str]:
+    name = f"{entity}_features"
+    return {day: context.data.get(name, day).content_hash for day in context.data.days(name)}
+
+
+def test_a_snapshot_is_stamped_with_the_local_midnight_after_its_day_and_the_lag(tmp_path: Path) -> None:
+    context = lake_of(tmp_path, 2)
+    result = features(context, day_at(1))
+    for entity in ENTITIES:
+        snapshot = context.data.get(f"{entity}_features", day_at(1))
+        # Midnight in Shanghai is 16:00 UTC.
+        assert set(snapshot.table()["available_at"].to_pylist()) == {at(day_at(2), 1, 30)}
+        assert at(day_at(2), 1, 30).isoformat() == "2024-03-05T17:30:00+00:00"
+        assert result.outputs[f"{entity}_features/{day_at(1)}"] == snapshot.content_hash
+        assert result.facts[f"{entity}_rows"] == snapshot.rows
+
+
+def test_the_step_writes_what_the_loops_give(tmp_path: Path) -> None:
+    context = lake_of(tmp_path, 4)
+    features(context, day_at(3))
+    days = {3 - index: random_rows(7, day_at(index)) for index in range(4)}
+    for entity in ENTITIES:
+        table = context.data.get(f"{entity}_features", day_at(3)).table().drop_columns(["available_at"])
+        found = {row.pop(f"{entity}_id"): row for row in table.to_pylist()}
+        assert_snapshot(found, expected_snapshot(days, entity, LENGTH))
+
+
+def test_a_first_day_without_earlier_ones_has_equal_windows(tmp_path: Path) -> None:
+    context = lake_of(tmp_path, 1)
+    assert features(context, FIRST).facts["snapshots_built"] == 2
+    row = context.data.get("user_features", FIRST).table().to_pylist()[0]
+    assert row["user_impressions_1d"] > 0
+    for name in ("impressions", "watch_s", "sessions", "click_rate"):
+        assert len({row[f"user_{name}_{window}d"] for window in WINDOWS}) == 1
+
+
+def test_a_day_without_rows_is_a_hole_and_not_an_error(tmp_path: Path) -> None:
+    context = context_at(tmp_path, features={"last_videos": LENGTH})
+    kept = {index: random_rows(3, day_at(index)) for index in (0, 2)}
+    for index, rows in kept.items():
+        write_day(context, day_at(index), rows)
+    features(context, day_at(2))
+    assert context.data.days("user_features") == [day_at(0), day_at(2)]
+    table = context.data.get("user_features", day_at(2)).table().drop_columns(["available_at"])
+    found = {row.pop("user_id"): row for row in table.to_pylist()}
+    assert_snapshot(found, expected_snapshot({2 - index: rows for index, rows in kept.items()}, "user", LENGTH))
+
+
+def test_any_order_of_days_gives_the_same_snapshots(tmp_path: Path) -> None:
+    forward, backward = lake_of(tmp_path / "forward", 6), lake_of(tmp_path / "backward", 6)
+    for index in range(6):
+        features(forward, day_at(index))
+    for index in reversed(range(6)):
+        features(backward, day_at(index))
+    for entity in ENTITIES:
+        assert hashes(forward, entity) == hashes(backward, entity)
+        assert len(set(hashes(forward, entity).values())) == 6
+
+
+def test_a_second_run_builds_only_its_own_day_again(tmp_path: Path) -> None:
+    context = lake_of(tmp_path, 3)
+    assert features(context, day_at(2)).facts["snapshots_built"] == 6
+    before = {entity: hashes(context, entity) for entity in ENTITIES}
+    assert features(context, day_at(2)).facts["snapshots_built"] == 2
+    assert {entity: hashes(context, entity) for entity in ENTITIES} == before
+
+
+def test_a_day_that_is_read_anew_changes_exactly_the_snapshots_that_count_it(tmp_path: Path) -> None:
+    context = lake_of(tmp_path, 17, first_rows=6)
+    features(context, day_at(12))
+    features(context, day_at(16))
+    before = {entity: hashes(context, entity) for entity in ENTITIES}
+    assert list(before["user"]) == [day_at(index) for index in range(6, 17)]
+    changed = day_at(1)
+    write_day(context, changed, [*random_rows(7, changed, rows=6), shown(99, 1, at(changed, 3))])
+    ensure_days(context, [changed])
+    features(context, day_at(12))
+    features(context, day_at(16))
+    for entity in ENTITIES:
+        after = hashes(context, entity)
+        moved = {day for day in after if after[day] != before[entity][day]}
+        # The snapshot of the 14th day after counts it for the last time.
+        assert moved == {day for day in after if day < changed + timedelta(days=14)}
