@@ -90,8 +90,11 @@ def run(
     from components.report import find_report, read_experiment
     from components.steps import run_day
 
+    days = list(day_range(_day(first), _day(last)))
+    if not days:
+        raise ConfigError(f"--to {last} is before --from {first}: there is no day to run")
     with _context(pipeline, param) as context:
-        for day in day_range(_day(first), _day(last)):
+        for day in days:
             run_day(context, day)
             typer.echo(f"{day}  {read_experiment(context, day).verdict.sentence}")
             typer.echo(f"            {find_report(context, day)}")

@@ -21,8 +21,8 @@ from components.ingest import ensure_days
 from components.inputs import activity_threshold, days_between, log_days, model_inputs, user_group
 from components.lake import Partition
 from components.locks import exclusive
-from components.store import open_store
-from components.window import holdout_day, train_days
+from components.store import offline_engine, open_store
+from components.window import holdout_day, train_days, visible_days
 
 LOG_COLUMNS = ("user_id", "video_id", "session_id", "position", "event_time", "watch_ms", "duration_ms", *BEHAVIOURS)
 
@@ -86,8 +86,8 @@ def _ensure_examples(context: Context, day: date, rebuild: bool) -> Partition:
 
 
 def _visible_snapshots(context: Context, day: date) -> list[Partition]:
-    """The snapshots that a request of ``day`` may see: those of the two days before."""
-    earlier = [day - timedelta(days=2), day - timedelta(days=1)]
+    """The snapshots that a request of ``day`` may see."""
+    earlier = visible_days(context.pipeline, day)
     found = [context.data.find(f"{entity}_features", one) for one in earlier for entity in ("user", "video")]
     return [partition for partition in found if partition is not None]
 
@@ -141,10 +141,12 @@ def historical_features(
     given = {f"{name}_id": ids for name, ids in entities.items() if ids is not None}
     chosen = [feature for feature in features if entities[feature.entity] is not None]
     frame = pa.table({"row": np.arange(len(moment)), **given, "event_timestamp": moment}).to_pandas()
-    job = open_store(context).get_historical_features(
-        entity_df=frame, features=[f"{feature.view}:{feature.name}" for feature in chosen]
-    )
-    joined: pa.Table = job.to_arrow()
+    with offline_engine():
+        job = open_store(context).get_historical_features(
+            entity_df=frame, features=[f"{feature.view}:{feature.name}" for feature in chosen]
+        )
+        joined: pa.Table = job.to_arrow()
+        del job
     if joined.num_rows != len(moment):
         raise WindowError(f"the feature join gave {joined.num_rows} rows for {len(moment)} requests")
     return joined.take(pc.sort_indices(joined["row"])).select([feature.name for feature in chosen])

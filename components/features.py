@@ -124,8 +124,10 @@ def partial_of(log: pa.Table, entity: Entity, last_videos: int) -> pa.Table:
             SELECT {key}, count(*)::DOUBLE AS impressions, sum(watch_ms)::DOUBLE / 1000 AS watch_s,
                    count(DISTINCT session_id)::DOUBLE AS sessions, {rates} {watched}
             FROM (
-                SELECT *, round({MICRO} * least(watch_ms / nullif(duration_ms, 0), {MAX_COMPLETION}))::BIGINT
-                          AS completion
+                -- The case comes first: least() takes an unknown ratio for the limit.
+                SELECT *, CASE WHEN duration_ms > 0
+                               THEN round({MICRO} * least(watch_ms / duration_ms, {MAX_COMPLETION}))::BIGINT
+                          END AS completion
                 FROM log
             )
             GROUP BY {key} ORDER BY {key}

@@ -55,6 +55,7 @@ def load_heldout(context: Context, day: date, threshold: float) -> Heldout:
     group = user_group(sessions["tenure_days"], sessions[activity], threshold, context.pipeline.groups)
     first = videos.filter(pc.equal(videos["version"], 0))
     ids = first["video_id"].to_numpy()
+    uploaded_us = pc.fill_null(pc.cast(first["uploaded_at"], pa.int64()), -1).to_numpy()
     topics = pc.dictionary_encode(pc.fill_null(first["video_topic"], "")).combine_chunks()
     code = topics.indices.to_numpy().astype(np.int32)
     unknown = pc.equal(pc.fill_null(first["video_topic"], ""), "").to_numpy()
@@ -62,37 +63,43 @@ def load_heldout(context: Context, day: date, threshold: float) -> Heldout:
         sessions=sessions.append_column("group", group),
         videos=videos,
         ids=ids,
-        uploaded_us=pc.fill_null(pc.cast(first["uploaded_at"], pa.int64()), -1).to_numpy(),
+        uploaded_us=uploaded_us,
         topic=np.where(unknown, -1, code).astype(np.int32),
-        offered=_candidates(context, day, sessions, ids),
+        offered=_candidates(context, day, sessions, ids, uploaded_us),
     )
 
 
-def _candidates(context: Context, day: date, sessions: pa.Table, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+def _candidates(
+    context: Context, day: date, sessions: pa.Table, ids: NDArray[np.int64], uploaded_us: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """At most K videos per session, the same for both arms.
 
     With logged requests: a uniform sample of what the session was offered. Without: what it was shown, filled up
-    with videos of the day's exposures, each as likely as it was often exposed.
+    with videos of the day's exposures that were uploaded before it began, each as likely as it was often exposed.
     """
     size, seed = context.pipeline.simulator.candidates, context.pipeline.simulator.seed
     session_ids = sessions["session_id"].to_numpy()
+    log = context.data.get("log", day).table(columns=["session_id", "video_id"])
+    shown_by, shown = log["session_id"].to_numpy(), log["video_id"].to_numpy()
     requests = context.data.find("requests", day)
     if requests is not None:
         table = requests.table(columns=["session_id", "candidates"])
         lists = table["candidates"].combine_chunks()
         owner = table["session_id"].to_numpy()[pc.list_parent_indices(lists).to_numpy()]
-        video = pc.list_flatten(lists).to_numpy()
-        first_choice = np.zeros(len(video))
+        # What was shown was offered; a session whose requests are missing still has that.
+        video = np.concatenate([pc.list_flatten(lists).to_numpy(), shown])
+        first_choice = np.repeat([0.0, 1.0], [len(owner), len(shown)])
+        owner = np.concatenate([owner, shown_by])
     else:
-        log = context.data.get("log", day).table(columns=["session_id", "video_id"])
-        owner, video = log["session_id"].to_numpy(), log["video_id"].to_numpy()
-        first_choice = np.zeros(len(video))
         # Twice as many draws as places: some fall on videos that the session already has.
         place = np.arange(2 * size)
         drawn = uniform(seed, "candidate exposures", session_ids[:, None], place[None, :])
-        owner = np.concatenate([owner, np.repeat(session_ids, len(place))])
-        video = np.concatenate([video, video[(drawn.ravel() * len(video)).astype(np.int64)]])
-        first_choice = np.concatenate([first_choice, np.ones(drawn.size)])
+        filler = shown[(drawn * len(shown)).astype(np.int64)]
+        started = pc.cast(sessions["started_at"], pa.int64()).to_numpy()
+        there = uploaded_us[np.searchsorted(ids, filler)] <= started[:, None]
+        owner = np.concatenate([shown_by, np.broadcast_to(session_ids[:, None], filler.shape)[there]])
+        video = np.concatenate([shown, filler[there]])
+        first_choice = np.repeat([0.0, 1.0], [len(shown), there.sum()])
     row = np.searchsorted(np.sort(session_ids), owner)
     row = np.argsort(session_ids, kind="stable")[np.minimum(row, len(session_ids) - 1)]
     known = session_ids[row] == owner

@@ -76,7 +76,7 @@ def _arrow(feature: Feature) -> pa.DataType:
 
 def log_days(days: pa.ChunkedArray) -> pa.ChunkedArray:
     """log(1 + days), float32; null stays null, negative counts as 0."""
-    return pc.cast(pc.log1p(pc.cast(pc.max_element_wise(days, 0), pa.float64())), pa.float32())
+    return pc.cast(pc.log1p(pc.cast(pc.max_element_wise(days, 0, skip_nulls=False), pa.float64())), pa.float32())
 
 
 def days_between(moment: pa.ChunkedArray, since: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from components.context import Context, StepResult
 from components.days import bounds
 from components.locks import exclusive
-from components.store import open_store
+from components.store import offline_engine, open_store
 
 
 def materialize(context: Context, day: date) -> StepResult:
@@ -31,7 +31,7 @@ def materialize(context: Context, day: date) -> StepResult:
     available = end + lag
     folder = context.settings.home / "feast" / context.pipeline.source_id
     # Between reading what is newest and writing, nobody else may write.
-    with exclusive(folder / "online.lock"):
+    with exclusive(folder / "online.lock"), offline_engine():
         store = open_store(context)
         views = {view.name: view for view in store.list_feature_views()}
         newest = max((view.most_recent_end_time for view in views.values() if view.most_recent_end_time), default=None)
@@ -40,8 +40,9 @@ def materialize(context: Context, day: date) -> StepResult:
                 "materialize", day, facts={"skipped": f"the online store already holds {newest:%F %R} UTC"}
             )
         profiles = [name for name in views if name.endswith("_profile")]
-        # Everyone who was known before the first materialization belongs in the store as well.
-        since = start if newest is not None else datetime(1970, 1, 1, tzinfo=UTC)
+        # Everyone since the last materialization, before the first one everyone: days in between may be missing.
+        ends = [views[name].most_recent_end_time or datetime(1970, 1, 1, tzinfo=UTC) for name in profiles]
+        since = min([start, *(end.astimezone(UTC) for end in ends)])
         context.notify(0, 2, "materialize profiles")
         if profiles:
             store.materialize(since, end, feature_views=profiles)

@@ -130,7 +130,14 @@ def _log_run(context: Context, client: "MlflowClient", day: date, experiment: Ex
     found = client.get_experiment_by_name(name)
     folder = context.settings.home / "mlflow" / "artifacts"
     experiment_id = found.experiment_id if found else client.create_experiment(name, artifact_location=folder.as_uri())
-    tags = {"day": day.isoformat(), "config_hash": context.pipeline.config_hash}
+    tags = {
+        "day": day.isoformat(),
+        "config_hash": context.pipeline.config_hash,
+        "experiment": context.runs.get("experiment", day).content_hash,
+    }
+    # A retried or repeated day is one run.
+    if client.search_runs([experiment_id], " and ".join(f"tags.{k} = '{v}'" for k, v in tags.items()), max_results=1):
+        return
     run = client.create_run(experiment_id, tags=tags, run_name=day.isoformat())
     for one in experiment.metrics:
         if one.relative.value is not None:

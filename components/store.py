@@ -1,5 +1,7 @@
 """The Feast store of a pipeline: one project per feed, configured from the same YAML that ``feast apply`` reads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ import yaml
 from components.context import Context
 from components.feature_list import feature_list, fingerprint
 from components.feed.source import open_source
+from components.locks import exclusive
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -48,19 +51,42 @@ def open_store(context: Context) -> "FeatureStore":
 
     from feature_repo.definitions import SERVICE, definitions
 
-    (context.settings.home / "feast" / context.pipeline.source_id).mkdir(parents=True, exist_ok=True)
+    folder = context.settings.home / "feast" / context.pipeline.source_id
     text = Template((REPO / "feature_store.yaml").read_text(encoding="utf-8"))
     config = RepoConfig(repo_path=str(REPO), **yaml.safe_load(text.substitute(store_environment(context))))
-    store = FeatureStore(config=config)
     attributes = open_source(context.pipeline.feed).user_attributes
     wanted = fingerprint(feature_list(attributes))
-    try:
-        registered = store.get_feature_service(SERVICE).tags.get("feature_list")
-    except FeatureServiceNotFoundException:
-        registered = None
-    if registered != wanted:
-        store.apply(definitions(context.pipeline, attributes))
+    # Two steps that open the first store at once would both create the registry's tables, and one would fail.
+    with exclusive(folder / "registry.lock"):
+        store = FeatureStore(config=config)
+        try:
+            registered = store.get_feature_service(SERVICE).tags.get("feature_list")
+        except FeatureServiceNotFoundException:
+            registered = None
+        if registered != wanted:
+            store.apply(definitions(context.pipeline, attributes))
     return store
+
+
+@contextmanager
+def offline_engine() -> Iterator[None]:
+    """Release the DuckDB connection that Feast's offline store opens, with the tables that were handed to it.
+
+    Ibis keeps it in a global for the life of the process: gigabytes that a step would otherwise hold on to.
+    """
+    import gc
+
+    import ibis
+
+    try:
+        yield
+    finally:
+        backend = ibis.options.default_backend
+        if backend is not None:
+            backend.disconnect()
+            ibis.options.default_backend = None
+            del backend
+            gc.collect()
 
 
 def _lake_url(context: Context) -> str:

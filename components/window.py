@@ -25,7 +25,16 @@ def holdout_day(day: date) -> date:
 def snapshot_days(pipeline: Pipeline, day: date) -> list[date]:
     """Days whose snapshots the training set, the held-out sessions and the online store read.
 
-    A request before the day's snapshot has come (lag) reads the one before, hence two days before the window.
+    All that the window's first day can see are built, so that no result depends on what else the lake holds.
     """
-    first = day - timedelta(days=1 + pipeline.train.window_days + 2)
-    return list(day_range(max(first, pipeline.feed.first_day), day))
+    first = day - timedelta(days=1 + pipeline.train.window_days)
+    return list(day_range(max(visible_days(pipeline, first)[0], pipeline.feed.first_day), day))
+
+
+def visible_days(pipeline: Pipeline, day: date) -> list[date]:
+    """Days whose snapshots a request of ``day`` may see.
+
+    A value lives for ``ttl_days``, and a request before the day's snapshot has come (lag) reads the one before:
+    hence one day more.
+    """
+    return list(day_range(day - timedelta(days=pipeline.features.ttl_days + 1), day - timedelta(days=1)))

@@ -105,7 +105,7 @@ def test_a_step_prints_its_record(own_logs: Path) -> None:
     ("arguments", "error", "words"),
     [
         (["step", "cook", "--date", "2024-03-04"], "ConfigError", ["no step 'cook'", "ingest, validate_log"]),
-        (["step", "ingest", "--date", "2024-03-03"], "OutsideFeedError", ["2024-03-03", "from 2024-03-04 to 2024-03"]),
+        (["step", "ingest", "--date", "2024-03-03"], "OutsideFeedError", ["2024-03-03 is outside", "to 2024-03-09"]),
         (
             ["run", "--from", "2024-03-09", "--to", "2024-03-10", "-p", "x"],
             "ConfigError",

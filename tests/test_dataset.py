@@ -1,9 +1,11 @@
 """The point-in-time join through Feast and DuckDB, against an as-of join in plain Python."""
 
 import math
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from tests.small_lake import (
     shown,
     users_table,
     videos_table,
+    write,
     write_day,
 )
 
@@ -60,6 +63,7 @@ def special_rows() -> list[Row]:
     moments = [at(DAY, 0), switch - timedelta(microseconds=1), switch, switch + timedelta(microseconds=1)]
     rows = [shown(1, 11, moment, session_id=500 + index) for index, moment in enumerate(moments)]
     rows += [shown(NEWCOMER, FRESH, at(DAY, 13)), shown(UNKNOWN_SINCE, FRESH, at(DAY, 10), watch_ms=0)]
+    rows += [shown(UNKNOWN_SINCE, FRESH, at(DAY, 0, 10))]
     return rows
 
 
@@ -87,18 +91,26 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     return built(tmp_path_factory.mktemp("dataset"))
 
 
+@cache
+def rows_of(home: Path, entity: Entity) -> tuple[list[Row], list[Row]]:
+    """Rows of all snapshots, and the profiles of the last day."""
+    lake = context_at(home).data
+    days = lake.days(f"{entity}_features")
+    snapshots = [row for day in days for row in lake.get(f"{entity}_features", day).table().to_pylist()]
+    return snapshots, lake.get(f"{entity}s", days[-1]).table().to_pylist()
+
+
 def as_of(context: Context, entity: Entity, one: int, moment: datetime) -> dict[str, Any]:
     """Feature values of an entity at a moment: the newest snapshot stamped at or before it and not too old."""
     found: dict[str, Any] = {}
     newest: datetime | None = None
-    for day in context.data.days(f"{entity}_features"):
-        for row in context.data.get(f"{entity}_features", day).table().to_pylist():
-            stamp = row["available_at"]
-            inside = moment - TTL <= stamp <= moment
-            if row[f"{entity}_id"] == one and inside and (newest is None or stamp > newest):
-                newest, found = stamp, row
+    snapshots, profiles = rows_of(context.settings.home, entity)
+    for row in snapshots:
+        stamp = row["available_at"]
+        inside = moment - TTL <= stamp <= moment
+        if row[f"{entity}_id"] == one and inside and (newest is None or stamp > newest):
+            newest, found = stamp, row
     since = {"user": "registered_at", "video": "uploaded_at"}[entity]
-    profiles = context.data.get(f"{entity}s", context.data.days("log")[-1]).table().to_pylist()
     for row in profiles:
         if row[f"{entity}_id"] == one and (row[since] is None or row[since] <= moment):
             found = found | {f.name: row[f.source] for f in FEATURES if f.view == f"{entity}_profile"}
@@ -286,41 +298,48 @@ def test_videos_have_in_each_version_the_features_that_requests_see(context: Con
     assert versions[0, FRESH]["video_topic"] == "", "nobody knows a video before its upload"
 
 
-def test_a_video_that_has_left_every_window_is_seen_alike_by_requests_and_sessions(tmp_path: Path) -> None:
-    # Shown on the first day only, so the snapshot of the 14th day is the last that counts it.
-    context = context_at(tmp_path, train={"window_days": 1})
-    for index in range(19):
-        videos = (11, 12) if index == 0 else (12,)
-        asked = [11] if index in (16, 17, 18) else []
-        write_day(context, day_at(index), [shown(1, video, at(day_at(index), 9)) for video in (*videos, *asked)])
-        if index in (12, 13, 18):
-            features(context, day_at(index))
-    day = day_at(17)
-    table = videos_of(context, day, context.data.get("log", day).table())
-    later = table.filter(pc.equal(table["version"], 1)).to_pylist()
-    rows = {row["video_id"]: row for row in examples(context, day).to_pylist()}
-    for video in later:
-        assert video["video_impressions_14d"] == rows[video["video_id"]]["video_impressions_14d"]
+@pytest.fixture
+def edited(context: Context, tmp_path: Path) -> Context:
+    """A copy of the lake and of Feast's registry that a test may change."""
+    home = tmp_path / "copy"
+    shutil.copytree(context.settings.home, home)
+    return context_at(home)
 
 
-def test_examples_depend_on_exactly_the_snapshots_that_they_record(tmp_path: Path) -> None:
-    """A lake with a longer history gives the same examples as one that begins with this run."""
-    rows = {index: [shown(2, 12, at(day_at(index), 9))] for index in range(18)}
-    # User 1 leaves all windows after the 14th day and comes back on the 17th, inside the time to live.
-    rows[0].append(shown(1, 11, at(day_at(0), 9)))
-    rows[16].append(shown(1, 11, at(day_at(16), 0, 10)))
-    tables = []
-    for name, runs in (("long", (13, 15, 17)), ("short", (17,))):
-        context = context_at(tmp_path / name, train={"window_days": 1})
-        for index, one in rows.items():
-            write_day(context, day_at(index), one)
-        for index in runs:
-            features(context, day_at(index))
-        dataset(context, day_at(17))
-        recorded = context.data.get("examples", day_at(16)).manifest.inputs
-        assert {f"user_features/{day_at(index)}" for index in (12, 13, 14, 15)} <= recorded.keys()
-        tables.append(context.data.get("examples", day_at(16)).content_hash)
-    assert tables[0] == tables[1]
+def add_to_snapshot(context: Context, entity: Entity, day: date, one: int) -> None:
+    """Plant an entity that only this snapshot knows: it has left the windows of all later ones."""
+    table = context.data.get(f"{entity}_features", day).table()
+    row = table.to_pylist()[0] | {f"{entity}_id": one, f"{entity}_impressions_14d": 77.0}
+    write(context, f"{entity}_features", day, pa.concat_tables([table, pa.Table.from_pylist([row], table.schema)]))
+
+
+def test_examples_depend_on_exactly_the_snapshots_that_they_record(edited: Context) -> None:
+    """Otherwise a lake with a longer history would give other examples for the same day."""
+    dataset(edited, day_at(7))
+    clean = edited.data.get("examples", DAY)
+    visible = [day_at(index) for index in (1, 2, 3, 4)]
+    snapshots = {f"{entity}_features/{day}" for entity in ENTITIES for day in visible}
+    assert clean.manifest.inputs.keys() == {f"log/{DAY}", *snapshots}
+    # Older than what is recorded: nothing changes, although the user has no newer value.
+    add_to_snapshot(edited, "user", day_at(0), UNKNOWN_SINCE)
+    assert examples(edited, DAY).equals(clean.table())
+    # The oldest that is recorded is seen until the day's own snapshot has come.
+    add_to_snapshot(edited, "user", day_at(1), UNKNOWN_SINCE)
+    dataset(edited, day_at(7))
+    table = edited.data.get("examples", DAY).table()
+    rows = table.filter(pc.equal(table["user_id"], UNKNOWN_SINCE)).to_pylist()
+    found = {row["event_time"]: row["user_impressions_14d"] for row in rows}
+    assert found == {at(DAY, 0, 10): pytest.approx(math.log1p(77)), at(DAY, 10): 0.0}
+
+
+def test_a_video_that_has_left_every_window_is_seen_alike_by_requests_and_sessions(edited: Context) -> None:
+    add_to_snapshot(edited, "video", day_at(1), FRESH)
+    table = videos_of(edited, DAY, edited.data.get("log", DAY).table())
+    offered = {row["version"]: row for row in table.to_pylist() if row["video_id"] == FRESH}
+    seen = {row["event_time"]: row for row in examples(edited, DAY).to_pylist() if row["video_id"] == FRESH}
+    name = "video_impressions_14d"
+    assert offered[0][name] == seen[at(DAY, 0, 10)][name] == pytest.approx(math.log1p(77))
+    assert offered[1][name] == seen[at(DAY, 10)][name] == seen[at(DAY, 13)][name] == 0.0
 
 
 def test_a_run_without_a_training_day_says_which_day_to_choose(context: Context) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from components.context import Context, StepResult
 from components.errors import MissingPartitionError, ValidationFailedError
-from components.feed.schema import BEHAVIOURS
 from components.features import features
+from components.feed.schema import BEHAVIOURS
 from components.validate import PAGE, validate_features, validate_log
 from tests.small_lake import FIRST, Row, at, context_at, day_at, log_table, shown, users_table, write, write_day
 
@@ -59,10 +59,10 @@ def failure(context: Context, step: Callable[[Context, date], StepResult] = vali
     with pytest.raises(ValidationFailedError) as caught:
         step(context, day)
     message = str(caught.value)
-    page = Path(message.split("Full record: ")[1].split(". Mend")[0])
+    page = Path(message.split("Full record: ")[1].split(". Mend", maxsplit=1)[0])
     assert page.name == PAGE
     assert page.read_text(encoding="utf-8").count("<html") >= 1
-    name = message.split(" of ")[0]
+    name = message.split(" of ", maxsplit=1)[0]
     assert context.runs.get(name, day).json("result.json")["success"] is False
     return message
 
