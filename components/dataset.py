@@ -240,7 +240,9 @@ def videos_of(context: Context, day: date, log: pa.Table) -> pa.Table:
     start = bounds(day, context.pipeline.feed.zone)[0]
     features = feature_list(open_source(context.pipeline.feed).user_attributes)
     versions = []
-    for version, (first, last) in enumerate(((start, switch - timedelta(microseconds=1)), (switch, None))):
+    # At the switch itself a value of the last version may still be alive.
+    instant = timedelta(microseconds=1)
+    for version, (first, last) in enumerate(((start, switch - instant), (switch + instant, None))):
         # A video uploaded during the day is known from its upload on.
         moment = pc.max_element_wise(uploaded, _micros(first))
         if last is not None:

@@ -36,7 +36,7 @@ def log_suite(pipeline: Pipeline) -> list["Expectation"]:
         gxe.ExpectColumnValuesToBeBetween(column="position", min_value=0),
         gxe.ExpectColumnValuesToBeBetween(column="propensity", min_value=0, max_value=1, strict_min=True),
     ]
-    suite += [gxe.ExpectColumnDistinctValuesToBeInSet(column=name, value_set=[0, 1]) for name in BEHAVIOURS]
+    suite += [gxe.ExpectColumnValuesToBeInSet(column=name, value_set=[0, 1]) for name in BEHAVIOURS]
     return suite
 
 

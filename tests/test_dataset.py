@@ -43,7 +43,7 @@ USERS = (1, 2)
 NEWCOMER, UNKNOWN_SINCE = 3, 4
 JOINED = at(DAY, 12)
 VIDEOS = (11, 12, 13)
-FRESH = 14
+FRESH, SELDOM = 14, 15
 UPLOADED = at(DAY, 9)
 
 
@@ -64,6 +64,7 @@ def special_rows() -> list[Row]:
     rows = [shown(1, 11, moment, session_id=500 + index) for index, moment in enumerate(moments)]
     rows += [shown(NEWCOMER, FRESH, at(DAY, 13)), shown(UNKNOWN_SINCE, FRESH, at(DAY, 10), watch_ms=0)]
     rows += [shown(UNKNOWN_SINCE, FRESH, at(DAY, 0, 10))]
+    rows += [shown(2, SELDOM, at(DAY, 0, 11)), shown(2, SELDOM, at(DAY, 14, 30))]
     return rows
 
 
@@ -75,7 +76,7 @@ def write_days(context: Context, extra: Iterable[Row] = (), last: int = 6) -> No
         rows = usual_rows(day) + (special_rows() if day == DAY else [])
         rows += [row for row in planted if at(day, 0) <= row["event_time"] < at(day_at(index + 1), 0)]
         everyone = users_table([*USERS, UNKNOWN_SINCE, NEWCOMER], {NEWCOMER: JOINED, UNKNOWN_SINCE: None})
-        videos = videos_table([*VIDEOS, FRESH], {FRESH: UPLOADED, 13: None})
+        videos = videos_table([*VIDEOS, FRESH, SELDOM], {FRESH: UPLOADED, 13: None})
         write_day(context, day, rows, users=everyone, videos=videos)
 
 
@@ -289,7 +290,7 @@ def test_videos_have_in_each_version_the_features_that_requests_see(context: Con
     names = [f.name for f in FEATURES if f.entity == "video"]
     table = videos_of(context, DAY, context.data.get("log", DAY).table())
     versions = {(row["version"], row["video_id"]): row for row in table.to_pylist()}
-    assert sorted(versions) == [(version, video) for version in (0, 1) for video in (*VIDEOS, FRESH)]
+    assert sorted(versions) == [(version, video) for version in (0, 1) for video in (*VIDEOS, FRESH, SELDOM)]
     rows = examples(context, DAY).to_pylist()
     assert {row["event_time"] >= at(DAY, 1) for row in rows} == {False, True}
     for row in rows:
@@ -333,13 +334,13 @@ def test_examples_depend_on_exactly_the_snapshots_that_they_record(edited: Conte
 
 
 def test_a_video_that_has_left_every_window_is_seen_alike_by_requests_and_sessions(edited: Context) -> None:
-    add_to_snapshot(edited, "video", day_at(1), FRESH)
+    add_to_snapshot(edited, "video", day_at(1), SELDOM)
     table = videos_of(edited, DAY, edited.data.get("log", DAY).table())
-    offered = {row["version"]: row for row in table.to_pylist() if row["video_id"] == FRESH}
-    seen = {row["event_time"]: row for row in examples(edited, DAY).to_pylist() if row["video_id"] == FRESH}
+    offered = {row["version"]: row for row in table.to_pylist() if row["video_id"] == SELDOM}
+    seen = {row["event_time"]: row for row in examples(edited, DAY).to_pylist() if row["video_id"] == SELDOM}
     name = "video_impressions_14d"
-    assert offered[0][name] == seen[at(DAY, 0, 10)][name] == pytest.approx(math.log1p(77))
-    assert offered[1][name] == seen[at(DAY, 10)][name] == seen[at(DAY, 13)][name] == 0.0
+    assert offered[0][name] == seen[at(DAY, 0, 11)][name] == pytest.approx(math.log1p(77))
+    assert offered[1][name] == seen[at(DAY, 14, 30)][name] == 0.0
 
 
 def test_a_run_without_a_training_day_says_which_day_to_choose(context: Context) -> None:
