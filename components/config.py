@@ -82,7 +82,7 @@ class GroupSettings(Record):
 class FeatureSettings(Record):
     """Feature snapshots and their availability."""
 
-    snapshot_lag_min: int = Field(60, ge=0)
+    snapshot_lag_min: int = Field(60, ge=0, lt=24 * 60)
     ttl_days: int = Field(3, gt=0)
     last_videos: int = Field(20, gt=0)
 
@@ -150,7 +150,8 @@ class SimulatorSettings(Record):
     folds: int = Field(2, gt=1)
     epochs: int = Field(3, gt=0)
     response_rows: int = Field(300_000, gt=0)
-    fusion: dict[TaskName, float] = Field({"completion": 1.0, "long_view": 1.0, "like": 0.5, "skip": -0.5})
+    # No weight on completion: a ranking by watched share fills sessions with very short videos and halves app time.
+    fusion: dict[TaskName, float] = Field({"long_view": 1.0, "like": 0.5, "skip": -0.5})
 
 
 class DecisionRule(Record):

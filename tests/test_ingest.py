@@ -158,10 +158,10 @@ def test_a_failure_between_partitions_leaves_no_log(context: Context, monkeypatc
     """Users are there, the log is not: for readers the day does not exist, and the next run completes it."""
     commit = Lake._commit
 
-    def full_disk(self: Lake, dataset: str, *rest: Any) -> None:
+    def full_disk(self: Lake, dataset: str, *rest: Any, **named: Any) -> None:
         if dataset == "log":
             raise OSError(28, os.strerror(28))
-        commit(self, dataset, *rest)
+        commit(self, dataset, *rest, **named)
 
     monkeypatch.setattr(Lake, "_commit", full_disk)
     with pytest.raises(LakeError, match="log"):
