@@ -40,7 +40,7 @@ def pipeline(**changes: Any) -> Pipeline:
         ({"treatment": "cgc"}, r"treatment 'cgc' is not one of models \['mfh', 'ple'\]"),
         ({"treatment": "ple"}, r"treatment and baseline are the same"),
         ({"tasks": [{"name": "skip"}, {"name": "skip"}]}, r"listed twice"),
-        ({"tasks": [{"name": "like"}]}, r"weighs tasks that are not trained: \['completion', 'long_view', 'skip'\]"),
+        ({"tasks": [{"name": "like"}]}, r"weighs tasks that are not trained: \['long_view', 'skip'\]"),
         ({"train": {"window_days": 0}}, r"train\.window_days: Input should be greater than 0"),
     ],
 )
