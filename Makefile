@@ -94,7 +94,7 @@ lint: $(STAMP)  ## ruff, strict mypy, docstring signatures
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pydoclint --quiet components simulator feature_repo dags deploy
+	$(BIN)/pydoclint --quiet components simulator feature_repo dags deploy benchmarks
 
 bench: $(STAMP)  ## One benchmark, or all: BENCH=train
 	@$(BIN)/mfh bench $(BENCH)

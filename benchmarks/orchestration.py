@@ -79,7 +79,7 @@ def _write_pipeline(home: Path, first: date, day: date, impressions: int) -> Pip
     text = (TEMPLATES / "world.yaml").read_text(encoding="utf-8")
     users = round(impressions / IMPRESSIONS_PER_USER)
     text = re.sub(r"last_day: .*", f"last_day: {day}\n  users: {users}\n  new_users_per_day: {users // 100}", text)
-    text += "train: {window_days: 1}\n"
+    text = re.sub(r"window_days: \d+", "window_days: 1", text)
     target = home / "pipelines" / "world.yaml"
     target.parent.mkdir(parents=True)
     target.write_text(text, encoding="utf-8")

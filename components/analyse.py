@@ -71,7 +71,6 @@ def analyse(context: Context, day: date) -> StepResult:
     with context.runs.write("experiment", day, pipeline.config_hash, inputs_of(evaluation, *shards)) as writer:
         writer.text("experiment.json", experiment.model_dump_json(indent=1))
         writer.table(rollouts.outcomes, "outcomes")
-        writer.run |= context.run
     verdict = experiment.verdict
     facts = {"decision": verdict.decision, "verdict": verdict.sentence, "users": experiment.users}
     return StepResult("analyse", day, inputs_of(context.runs.get("experiment", day)), facts)

@@ -50,7 +50,7 @@ class Context:
     @property
     def data(self) -> Lake:
         """The feed's data: log, users, videos, features; shared by pipelines over the same feed."""
-        return Lake.open(self.settings).scope(self.pipeline.source_id)
+        return Lake.open(self.settings, self.run).scope(self.pipeline.source_id)
 
     @property
     def runs(self) -> Lake:

@@ -89,7 +89,7 @@ def _ingest(context: Context, source: Source, day: date) -> StepResult:
     beside = {"users": cleaned.users, "videos": cleaned.videos, "requests": cleaned.requests}
     if cleaned.refused.num_rows:
         beside["quarantine"] = cleaned.refused
-    run = {**context.run, "step": "ingest"}
+    run: dict[str, Any] = {"step": "ingest"}
     written = [_write(context, name, day, table, run=run) for name, table in beside.items() if table is not None]
     run["seconds"] = round(time.perf_counter() - began, 3)
     written.append(_write(context, "log", day, cleaned.log, run=run, facts=facts, inputs=written))

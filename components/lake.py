@@ -15,7 +15,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -34,37 +34,10 @@ from pyarrow.fs import S3FileSystem
 from components import __version__
 from components.config import Settings
 from components.errors import LakeError, MissingPartitionError
+from components.partition import Manifest, PartitionWriter, json_bytes, parse_manifest
 
-MANIFEST_VERSION = 1
 MANIFEST = "manifest.json"
 RUN_RECORD = "run.json"
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One data file of a partition."""
-
-    name: str
-    bytes: int
-    sha256: str
-    rows: int | None = None
-    schema: str | None = None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a partition holds and what it was made from."""
-
-    dataset: str
-    day: str
-    content_hash: str
-    rows: int
-    files: tuple[FileEntry, ...]
-    config_hash: str
-    inputs: dict[str, str]
-    code_version: str
-    facts: dict[str, Any]
-    version: int = MANIFEST_VERSION
 
 
 @dataclass(frozen=True)
@@ -124,61 +97,29 @@ class Partition:
         return self.lake.path(self.manifest.dataset, f"ds={self.manifest.day}", name)
 
 
-class PartitionWriter:
-    """Collects the files of one partition in a staging folder; ``Lake.write`` commits them.
+class Lake:
+    """A folder of datasets. ``scope`` gives the same lake below a sub-folder.
 
-    ``facts`` go into the manifest, ``run`` into ``run.json``; ``aside`` holds files that differ between equal
-    runs (pages with times in them) and stand beside the manifest, outside the content hash.
+    Args:
+        root: Path inside the file system.
+        fs: The file system, None for local folders.
+        run: What identifies the run that writes; it goes into every ``run.json``.
     """
 
-    def __init__(self, staging: Path) -> None:
-        self._staging = staging
-        self._entries: list[FileEntry] = []
-        self.aside: dict[str, bytes] = {}
-        self.facts: dict[str, Any] = {}
-        self.run: dict[str, Any] = {}
-
-    def table(self, table: pa.Table, name: str = "part-0") -> None:
-        """Add a table as ``<name>.parquet``; equal tables give equal bytes."""
-        path = self._staging / f"{name}.parquet"
-        pq.write_table(table.combine_chunks(), path, compression="zstd", row_group_size=131_072)
-        self._entries.append(
-            _entry(path, rows=table.num_rows, schema=table.schema.to_string(show_schema_metadata=False))
-        )
-
-    def bytes(self, name: str, data: bytes) -> None:
-        """Add a file of any kind."""
-        path = self._staging / name
-        path.write_bytes(data)
-        self._entries.append(_entry(path))
-
-    def text(self, name: str, text: str) -> None:
-        """Add a text file in UTF-8."""
-        self.bytes(name, text.encode())
-
-    def json(self, name: str, data: Any) -> None:
-        """Add a JSON file with sorted keys, so that equal data gives equal bytes. NaN is refused."""
-        self.bytes(name, _json_bytes(data))
-
-    @property
-    def entries(self) -> tuple[FileEntry, ...]:
-        """The files so far, by name."""
-        return tuple(sorted(self._entries, key=lambda entry: entry.name))
-
-
-class Lake:
-    """A folder of datasets. ``scope`` gives the same lake below a sub-folder."""
-
-    def __init__(self, root: str, fs: fsspec.AbstractFileSystem | None = None) -> None:
+    def __init__(
+        self, root: str, fs: fsspec.AbstractFileSystem | None = None, run: Mapping[str, Any] | None = None
+    ) -> None:
         self.fs = fs if fs is not None else LocalFileSystem()
         self.root = root.rstrip("/")
+        self.run = dict(run or {})
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def open(cls, settings: Settings, run: Mapping[str, Any] | None = None) -> Self:
         """The lake that the settings name.
 
         Args:
             settings: ``lake_root`` is a folder, ``s3://bucket/prefix``, or any other fsspec URL.
+            run: What identifies the run that writes.
 
         Returns:
             The lake; nothing is created yet.
@@ -191,9 +132,9 @@ class Lake:
                 options["scheme"] = "http" if settings.lake_endpoint.startswith("http://") else "https"
             if settings.lake_access_key:
                 options |= {"access_key": settings.lake_access_key, "secret_key": settings.lake_secret_key}
-            return cls(root.removeprefix("s3://"), ArrowFSWrapper(S3FileSystem(**options)))
+            return cls(root.removeprefix("s3://"), ArrowFSWrapper(S3FileSystem(**options)), run)
         fs, path = fsspec.url_to_fs(root)
-        return cls(path, fs)
+        return cls(path, fs, run)
 
     @property
     def is_local(self) -> bool:
@@ -208,7 +149,7 @@ class Lake:
 
     def scope(self, *parts: str) -> "Lake":
         """The lake below a sub-folder, over the same file system."""
-        return Lake(self.path(*parts), self.fs)
+        return Lake(self.path(*parts), self.fs, self.run)
 
     def path(self, *parts: str) -> str:
         """A path inside the lake's file system."""
@@ -235,7 +176,7 @@ class Lake:
         except OSError as error:
             raise LakeError(f"{path} can not be read: {error}; check permissions ('mfh doctor' does)") from error
         try:
-            return Partition(self, _parse_manifest(text))
+            return Partition(self, parse_manifest(text))
         except (ValueError, TypeError, KeyError) as error:
             raise LakeError(f"{path} is damaged ({error}); delete the file and run the day again") from error
 
@@ -303,7 +244,7 @@ class Lake:
         staging: Path | None = None
         try:
             staging = self._staging()
-            writer = PartitionWriter(staging)
+            writer = PartitionWriter(staging, self.run)
             yield writer
             self._commit(dataset, day, writer, staging=staging, config_hash=config_hash, inputs=inputs or {})
         except OSError as error:
@@ -355,8 +296,8 @@ class Lake:
                 self.fs.put_file(str(staging / entry.name), f"{target}/{entry.name}")
         for name, data in writer.aside.items():
             self._replace(f"{folder}/{name}", data)
-        self._replace(f"{folder}/{RUN_RECORD}", _json_bytes(writer.run))
-        self._replace(f"{folder}/{MANIFEST}", _json_bytes(asdict(manifest)))
+        self._replace(f"{folder}/{RUN_RECORD}", json_bytes(writer.run))
+        self._replace(f"{folder}/{MANIFEST}", json_bytes(asdict(manifest)))
 
     @staticmethod
     def _rename(staging: Path, target: Path) -> None:
@@ -377,23 +318,3 @@ class Lake:
             Path(aside).replace(path)
         finally:
             Path(aside).unlink(missing_ok=True)
-
-
-def _json_bytes(data: Any) -> bytes:
-    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False).encode()
-
-
-def _parse_manifest(text: bytes) -> Manifest:
-    data = json.loads(text)
-    if not isinstance(data, dict):
-        raise TypeError(f"a {type(data).__name__} instead of an object")
-    if data.get("version") != MANIFEST_VERSION:
-        raise ValueError(f"manifest version {data.get('version')}, this code reads {MANIFEST_VERSION}")
-    files = tuple(FileEntry(**entry) for entry in data.pop("files"))
-    return Manifest(files=files, **data)
-
-
-def _entry(path: Path, rows: int | None = None, schema: str | None = None) -> FileEntry:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(path.name, path.stat().st_size, digest, rows, schema)

@@ -52,7 +52,7 @@ def promote(context: Context, day: date) -> StepResult:
                 "model": name,
             },
         )
-        writer.run |= {"versions": versions, "aliases": done, **context.run}
+        writer.run |= {"versions": versions, "aliases": done}
     facts = {"decision": experiment.verdict.decision, "registry": name, "versions": versions, "aliases": done}
     return StepResult("promote", day, inputs_of(context.runs.get("promotion", day)), facts)
 

@@ -27,7 +27,6 @@ def report(context: Context, day: date) -> StepResult:
     page = render(read_experiment(context, day))
     with context.runs.write("report", day, context.pipeline.config_hash, inputs_of(partition)) as writer:
         writer.text(PAGE, page)
-        writer.run |= context.run
     found = context.runs.get("report", day)
     return StepResult("report", day, inputs_of(found), {"page": found.url(PAGE), "bytes": len(page.encode())})
 

@@ -62,7 +62,7 @@ def train(context: Context, day: date, role: Role) -> StepResult:
     with context.runs.write(f"model_{role}", day, pipeline.config_hash, inputs_of(training_set)) as writer:
         for file, data in bundle.save(fitted, extra).items():
             writer.bytes(file, data)
-        writer.run |= {"seconds": fitted.seconds, **context.run}
+        writer.run["seconds"] = fitted.seconds
     facts = {
         "model": name,
         "parameters": fitted.parameters,
