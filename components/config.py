@@ -127,7 +127,7 @@ class TrainSettings(Record):
     window_days: int = Field(7, gt=0)
     seed: int = 7
     epochs: int = Field(2, gt=0)
-    batch_size: int = Field(4_096, gt=0)
+    batch_size: int = Field(1_024, gt=0)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-5, ge=0)
     clip_norm: float = Field(5.0, gt=0)
