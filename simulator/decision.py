@@ -137,6 +137,12 @@ def _points(estimate: Estimate) -> str:
 def _with_interval(estimate: Estimate, unit: str) -> str:
     if estimate.value is None:
         return "unknown"
+    value = f"{_rounded(estimate.value):+.1f}{unit}"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:+.1f}{unit}"
-    return f"{estimate.value:+.1f}{unit} [{estimate.low:.1f}, {estimate.high:.1f}]"
+        return value
+    return f"{value} [{_rounded(estimate.low):.1f}, {_rounded(estimate.high):.1f}]"
+
+
+def _rounded(value: float) -> float:
+    """To the digit that is shown; what rounds to nothing has no sign."""
+    return round(value, 1) + 0.0
