@@ -71,9 +71,9 @@ def _run(options: argparse.Namespace) -> int:
         client.wait_for_dag(dag_id)
         client.unpause(dag_id)
         zone = pipeline.feed.zone
-        # Three days at a time keep the cores busy; what they all need is made by one of them while the others wait.
+        # Two days at a time keep two cores busy; what both need is made by one of them while the other waits.
         # A second 'make run' takes up the days that failed.
-        backfill = client.create_backfill(dag_id, first, last, zone, max_active_runs=3, reprocess_behavior="failed")
+        backfill = client.create_backfill(dag_id, first, last, zone, max_active_runs=2, reprocess_behavior="failed")
         runs = _follow(stack, client, backfill, pipeline)
         failed = [run for run in runs.values() if run.state == "failed"]
         for run in failed:
