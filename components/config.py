@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -27,8 +28,10 @@ from components.feed_settings import (
     TableMapping,
     WorldFeed,
 )
+from components.models.settings import MODEL_KINDS, ModelKind, ModelRecipe, Task, TaskName, TrainSettings
 
 __all__ = [
+    "MODEL_KINDS",
     "PARAMS",
     "DecisionRule",
     "FeatureSettings",
@@ -55,21 +58,6 @@ __all__ = [
     "parse_pipeline",
 ]
 
-ModelKind = Literal["mfh", "ple"]
-TaskName = Literal[
-    "completion",
-    "click",
-    "finish",
-    "skip",
-    "long_view",
-    "like",
-    "follow",
-    "comment",
-    "share",
-    "dislike",
-    "profile_enter",
-]
-
 
 class GroupSettings(Record):
     """User and item groups as of the exposure."""
@@ -92,50 +80,6 @@ class ValidationSettings(Record):
 
     max_refused_share: float = Field(0.2, ge=0, le=1)
     min_rows: int = Field(1, ge=1)
-
-
-class Task(Record):
-    """One behaviour the models predict. ``weight`` 0 means that it does not train."""
-
-    name: TaskName
-    weight: float = Field(1.0, ge=0)
-
-    @property
-    def loss(self) -> Literal["mse", "bce"]:
-        """Squared error for ratios, binary cross-entropy on logits for everything else."""
-        return "mse" if self.name == "completion" else "bce"
-
-
-class ModelRecipe(Record):
-    """One arm's model: its kind and its layer sizes (mfh.md's are the defaults of the paper)."""
-
-    kind: ModelKind
-    level0_width: int = Field(512, ge=0)
-    level1_widths: tuple[int, int] = (256, 128)
-    level1_experts: int = Field(2, gt=0)
-    level1_shared: int = Field(2, gt=0)
-    level2_width: int = Field(128, gt=0)
-    level2_experts: int = Field(1, gt=0)
-    level2_shared: int = Field(1, gt=0)
-    tower_widths: tuple[int, ...] = (128, 64)
-    small_tower_widths: tuple[int, ...] = (64, 32)
-
-
-class TrainSettings(Record):
-    """How both arms are trained; one recipe for both, so that only the architecture differs."""
-
-    window_days: int = Field(7, gt=0)
-    seed: int = 7
-    epochs: int = Field(2, gt=0)
-    batch_size: int = Field(1_024, gt=0)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
-    clip_norm: float = Field(5.0, gt=0)
-    id_embedding: int = Field(16, gt=0)
-    field_embedding: int = Field(4, gt=0)
-    min_id_count: int = Field(3, gt=0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(1, gt=0, description="CPU threads of torch; part of the recipe, since sums round by it")
 
 
 class SimulatorSettings(Record):
@@ -176,25 +120,28 @@ class Pipeline(Record):
     features: FeatureSettings = FeatureSettings()
     validation: ValidationSettings = ValidationSettings()
     tasks: tuple[Task, ...] = (
-        Task(name="completion"),
-        Task(name="finish"),
-        Task(name="skip"),
-        Task(name="long_view"),
-        Task(name="like"),
+        Task("completion"),
+        Task("finish"),
+        Task("skip"),
+        Task("long_view"),
+        Task("like"),
     )
-    models: dict[str, ModelRecipe] = Field({"mfh": ModelRecipe(kind="mfh"), "ple": ModelRecipe(kind="ple")})
+    sizes: ModelRecipe = Field(ModelRecipe("mfh"), description="Sizes of every model that is named by its kind alone")
+    models: dict[str, ModelRecipe] = Field({}, description="Models of other sizes, by a name of their own")
     treatment: str = "mfh"
     baseline: str = "ple"
     train: TrainSettings = TrainSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     decision: DecisionRule = DecisionRule()
     promote: bool = True
+    diagnostics: bool = Field(False, description="Train three more models a day to look inside the treatment")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Pipeline":
         for role, name in (("treatment", self.treatment), ("baseline", self.baseline)):
-            if name not in self.models:
-                raise ValueError(f"{role} {name!r} is not one of models {sorted(self.models)}")
+            if name not in self.models and name not in MODEL_KINDS:
+                known = ", ".join((*sorted(self.models), *MODEL_KINDS))
+                raise ValueError(f"{role} {name!r} is neither one of the file's models nor a model of the zoo: {known}")
         if self.treatment == self.baseline:
             raise ValueError("treatment and baseline are the same model; an A/B report needs two")
         names = [task.name for task in self.tasks]
@@ -215,12 +162,25 @@ class Pipeline(Record):
     @property
     def config_hash(self) -> str:
         """Hash of everything that changes a result: not of where the data lies, nor of its growing end."""
-        identity = self.model_dump(mode="json", exclude={"owner": True, "description": True, "promote": True})
+        # Diagnostics explain a result and change none, so they can be switched on for a day that has run.
+        aside = {"owner": True, "description": True, "promote": True, "diagnostics": True}
+        identity = self.model_dump(mode="json", exclude=aside)
         for location in ("folder", "last_day"):
             identity["feed"].pop(location, None)
         # Shards are bit-equal to one process, so their number changes no result.
         identity["simulator"].pop("shards")
         return _digest(identity)[:12]
+
+    def recipe(self, name: str) -> ModelRecipe:
+        """The recipe of a name: one of ``models``, or a model of the zoo in the sizes of ``sizes``.
+
+        Args:
+            name: Value of ``treatment`` or ``baseline``.
+
+        Returns:
+            The recipe.
+        """
+        return self.models.get(name) or replace(self.sizes, kind=cast(ModelKind, name))
 
     def override(self, params: dict[str, Any]) -> "Pipeline":
         """Apply a run's parameters (see ``PARAMS``) and check the result as a whole.

@@ -43,3 +43,11 @@ class TrainingError(MfhError):
 
 class BundleError(MfhError):
     """A model bundle is damaged or does not fit what it is loaded for."""
+
+
+class CheckpointError(MfhError):
+    """A training checkpoint is of another configuration or window, or does not fit the model that resumes from it."""
+
+
+class TrainingInterruptedError(MfhError):
+    """Training was asked to end (SIGTERM); its state is in a checkpoint, from which a retry goes on."""

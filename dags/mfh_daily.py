@@ -5,7 +5,8 @@ For a day *d*: **ingest** the feed's log of *d* into the lake; **validate** it (
 online store; assemble the point-in-time **training set** of the window that ends at *d*-2; **train** treatment
 and baseline, one after the other on the GPU pool; **evaluate** both per task and per user group; **simulate**
 both on the held-out sessions of *d*-1, sharded by user; **analyse** the experiment; write the **report**;
-**decide** on promotion.
+**decide** on promotion. Where the pipeline says ``diagnostics: true``, **diagnose** what happens inside the treatment
+before the report is written.
 
 The steps themselves live in ``components/``; each runs alone as ``mfh step NAME --date D``.
 """
@@ -16,14 +17,14 @@ from typing import Any
 import pendulum
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, get_current_context, task
 
-from components.config import Pipeline, Settings, load_pipeline
+from components.config import MODEL_KINDS, Pipeline, Settings, load_pipeline
 from components.steps import BY_NAME
 
 SETTINGS = Settings()
 
 # Minutes after which a task is stopped and retried: generous, only to end what hangs.
-TIMEOUT_MIN = {"train_treatment": 240, "train_baseline": 240, "simulate": 120, "respond": 120}
-POOLS = {"train_treatment": "gpu", "train_baseline": "gpu", "materialize": "online_store"}
+TIMEOUT_MIN = {"train_treatment": 240, "train_baseline": 240, "diagnose": 720, "simulate": 120, "respond": 120}
+POOLS = {"train_treatment": "gpu", "train_baseline": "gpu", "diagnose": "gpu", "materialize": "online_store"}
 
 
 def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, An
 
 def params_of(pipeline: Pipeline) -> dict[str, Param]:
     """Typed parameters of a run; the defaults are the pipeline file's."""
-    models = sorted(pipeline.models)
+    models = [*sorted(pipeline.models), *MODEL_KINDS]
     return {
         "window_days": Param(pipeline.train.window_days, type="integer", minimum=1, maximum=365),
         "treatment": Param(pipeline.treatment, type="string", enum=models),
@@ -142,6 +143,9 @@ def wire(pipeline: Pipeline) -> None:
     [baseline, respond] >> rollouts
     [evaluate, rollouts] >> analyse >> report
     [report, materialize] >> promote
+    if pipeline.diagnostics:
+        # Behind both arms, which the rest of the day waits for and which need the same pool.
+        baseline >> step("diagnose") >> report
 
 
 for file in sorted(SETTINGS.pipelines_dir.glob("*.yaml")):

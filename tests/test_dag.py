@@ -33,10 +33,8 @@ SHARDS = 2
 
 TINY = {
     "level0_width": 8,
-    "level1_widths": [8, 8],
-    "level1_experts": 1,
-    "level1_shared": 1,
-    "level2_width": 8,
+    "level1": {"kind": "ple", "widths": [8, 8], "experts": 1, "shared": 1},
+    "deeper": {"kind": "cgc", "widths": [8], "experts": 1, "shared": 1},
     "tower_widths": [8],
     "small_tower_widths": [8],
 }
@@ -46,7 +44,7 @@ FIXTURE = {
     "owner": "recommendations",
     "feed": {"kind": "kuairand", "first_day": FIRST, "last_day": LAST},
     "groups": {"new_tenure_days": 90},
-    "models": {"mfh": {"kind": "mfh", **TINY}, "ple": {"kind": "ple", **TINY}},
+    "sizes": TINY,
     "train": {"window_days": 2, "epochs": 1, "batch_size": 128},
     "simulator": {"shards": SHARDS, "ensemble": 2, "epochs": 1, "rollouts": 1, "candidates": 10, "max_slots": 10},
     "decision": {"min_users": 10},

@@ -7,17 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
 
-from components.config import ModelRecipe, Task, TrainSettings
 from components.errors import BundleError, MfhError
+from components.models.curves import EpochLoss
 from components.models.fields import InputSpec, Vocabularies
-from components.models.fitted import EpochLoss, Fitted, Ranker
-from components.models.zoo import parameter_table
+from components.models.fitted import Fitted, Ranker
+from components.models.settings import ModelRecipe, Task, TrainSettings
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, BUNDLE, VOCAB, CARD = "weights.safetensors", "bundle.json", "vocab.json", "model_card.md"
 FILES = (WEIGHTS, BUNDLE, VOCAB, CARD)
 
@@ -40,14 +40,16 @@ def save(fitted: Fitted, extra: dict[str, Any]) -> dict[str, bytes]:
     }
     content = {
         "format": FORMAT,
-        "recipe": fitted.recipe.model_dump(mode="json"),
-        "train": fitted.train.model_dump(mode="json"),
-        "tasks": [task.model_dump(mode="json") for task in fitted.tasks],
+        "recipe": asdict(fitted.recipe),
+        "train": asdict(fitted.train),
+        "tasks": [asdict(task) for task in fitted.tasks],
         "group_names": list(fitted.group_names),
         "spec": asdict(fitted.spec),
         "history": [asdict(record) for record in fitted.history],
         "warnings": list(fitted.warnings),
         "rows": fitted.rows,
+        "step": fitted.step,
+        "scores": [list(one) for one in fitted.scores],
         "extra": extra,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
     }
@@ -76,23 +78,30 @@ def load(files: Mapping[str, bytes]) -> Fitted:
         for name, digest in content["sha256"].items():
             if hashlib.sha256(files[name]).hexdigest() != digest:
                 raise BundleError(f"{name} is truncated or changed: its hash is not the one that {BUNDLE} records")
-        recipe = ModelRecipe.model_validate(content["recipe"])
-        train = TrainSettings.model_validate(content["train"])
-        tasks = tuple(Task.model_validate(task) for task in content["tasks"])
+        recipe = TypeAdapter(ModelRecipe).validate_python(content["recipe"])
+        train = TypeAdapter(TrainSettings).validate_python(content["train"])
+        tasks = TypeAdapter(tuple[Task, ...]).validate_python(content["tasks"])
         group_names = tuple(content["group_names"])
         columns: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["spec"].items()}
         spec = InputSpec(**columns)
         vocab = Vocabularies.from_json(files[VOCAB].decode(), spec)
         history = tuple(EpochLoss(**record) for record in content["history"])
-        rest = (history, tuple(content["warnings"]), int(content["rows"]), None, dict(content["extra"]))
+        rest: dict[str, Any] = {
+            "history": history,
+            "warnings": tuple(content["warnings"]),
+            "rows": int(content["rows"]),
+            "step": int(content["step"]),
+            "scores": tuple((int(step), float(score)) for step, score in content["scores"]),
+            "extra": dict(content["extra"]),
+        }
     except BundleError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError, MfhError) as error:
         raise BundleError(f"{BUNDLE} can not be read: {type(error).__name__}: {error}") from error
     with torch.random.fork_rng(devices=[]):
-        model = Ranker(recipe, train, spec, vocab, behaviours=len(tasks), groups=len(group_names))
+        model = Ranker(recipe, train, spec, vocab, behaviours=len(tasks), facets=(len(group_names),))
     _fill(model, files[WEIGHTS])
-    return Fitted(recipe, train, tasks, group_names, spec, vocab, model.eval(), *rest)
+    return Fitted(recipe, train, tasks, group_names, spec, vocab, model.eval(), **rest)
 
 
 def _fill(model: Ranker, weights: bytes) -> None:
@@ -113,31 +122,32 @@ def _fill(model: Ranker, weights: bytes) -> None:
 
 def _card(fitted: Fitted, extra: dict[str, Any]) -> str:
     """The model card: what the model is, what it reads and gives, and how training went."""
-    last = max((record.epoch for record in fitted.history), default=0)
-    final = [record for record in fitted.history if record.epoch == last and record.group is None]
-    losses = {"mse": "squared error, linear head", "bce": "cross-entropy on a logit"}
+    train = fitted.train
     lines = [
         f"# {fitted.recipe.kind.upper()} ranker",
         "",
-        f"Trained on {fitted.rows} rows, {fitted.train.epochs} epochs, seed {fitted.train.seed}. For a (user, video) "
-        "pair at a request it gives one number per task, read from the heads of the user's own group.",
+        f"Trained on {fitted.rows} rows in batches of {train.batch_size}, at most {train.epochs} epochs, seed "
+        f"{train.seed}; the weights are those after step {fitted.step}. For a (user, video) pair at a request it gives "
+        "one number per task, read from the heads of the user's own group.",
         "",
-        "| task | loss | weight | training loss | validation loss |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {task.name} | {losses[task.loss]} | {task.weight:g} | {_number(end.train_loss)} "
-            f"| {_number(end.valid_loss)} |"
-            for task, end in zip(fitted.tasks, final, strict=False)
-        ),
+        *_tasks(fitted),
         "",
         f"Groups, least active first: {', '.join(fitted.group_names)}.",
         "",
         f"Inputs: {', '.join(fitted.spec.columns)}.",
         "",
-        "| block | parameters |",
-        "|---|---|",
-        *(f"| {row.block} | {row.parameters} |" for row in parameter_table(fitted.model.network)),
-        f"| embeddings | {parameter_table(fitted.model.encoder)[-1].parameters} |",
+        "## Curves' end",
+        "",
+        *_curves(fitted),
+        "",
+        "## Graph",
+        "",
+        *_graph(fitted),
+        "",
+        "## Settings",
+        "",
+        *(f"- {name}: {_json(value)}" for name, value in asdict(fitted.recipe).items()),
+        *(f"- {name}: {_json(value)}" for name, value in asdict(train).items()),
         "",
         "## Warnings",
         "",
@@ -145,10 +155,46 @@ def _card(fitted: Fitted, extra: dict[str, Any]) -> str:
         "",
         "## Recorded with the model",
         "",
-        *(f"- {key}: {json.dumps(value, sort_keys=True)}" for key, value in sorted(extra.items())),
+        *(f"- {key}: {_json(value)}" for key, value in sorted(extra.items())),
         "",
     ]
     return "\n".join(lines)
+
+
+def _tasks(fitted: Fitted) -> list[str]:
+    losses = {"mse": "squared error, linear head", "bce": "cross-entropy on a logit"}
+    rows = [
+        f"| {task.name} | {losses[task.loss]} | {task.weight:g} | {task.positive_weight} |" for task in fitted.tasks
+    ]
+    return ["| task | loss | weight | weight of positives |", "|---|---|---|---|", *rows]
+
+
+def _curves(fitted: Fitted) -> list[str]:
+    """Losses at the evaluation whose weights these are, over all rows and by group."""
+    rows = [
+        f"| {one.task} | {one.group or 'all'} | {_number(one.train_loss)} | {one.train_entries} "
+        f"| {_number(one.valid_loss)} | {one.valid_entries} |"
+        for one in fitted.history
+        if one.step == fitted.step
+    ]
+    head = "| task | group | training loss | labels | validation loss | labels |"
+    scores = [f"Early stopping's score after step {step}: {score:.5f}." for step, score in fitted.scores]
+    return [head, "|---|---|---|---|---|---|", *rows, *([""] if scores else []), *scores]
+
+
+def _graph(fitted: Fitted) -> list[str]:
+    rows = [
+        f"| {one.name} | {one.kind} | {one.level} | {one.branches} | {one.inputs} | {one.outputs} | {one.parameters} |"
+        for one in fitted.model.graph.nodes()
+    ]
+    tables = sum(parameter.numel() for parameter in fitted.model.encoder.parameters())
+    head = "| block | kind | level | branches | in | out | parameters |"
+    total = f"| all | | | | | | {fitted.parameters} |"
+    return [head, "|---|---|---|---|---|---|---|", f"| embeddings | table | | | | | {tables} |", *rows, total]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _number(value: float | None) -> str:

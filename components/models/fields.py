@@ -5,6 +5,7 @@ offline training and serving read a column in exactly the same way.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,7 @@ class Vocabularies:
     Attributes:
         values: Known values per field, sorted; int64 or string arrays.
         means: float64 [n], means of the numeric columns.
-        stds: float64 [n], standard deviations; 1 for a column that does not vary.
+        stds: float64 [n], standard deviations; 0 for a column that does not vary.
         history_length: Longest history list kept; the newest entries stay.
         id_fields: How many of the fields are ids.
     """
@@ -105,37 +106,39 @@ class Vocabularies:
         return self.offsets[-1]
 
     @classmethod
-    def fit(cls, table: pa.Table, spec: InputSpec, min_count: int) -> "Vocabularies":
-        """Collect the values and scales of a training window.
+    def fit(cls, tables: pa.Table | Iterable[pa.Table], spec: InputSpec, min_count: int) -> "Vocabularies":
+        """Collect the values and scales of a training window, in memory that grows with distinct values alone.
 
         Args:
-            table: The window's rows with every column of ``spec``.
+            tables: The window's rows with every column of ``spec``, whole or in parts.
             spec: What the model reads.
             min_count: Ids seen in fewer rows share the unknown row, which is how it gets trained.
 
         Returns:
-            The fitted vocabularies; equal for equal sets of rows in any order.
+            The fitted vocabularies; equal for equal parts with rows in any order.
         """
+        counts: dict[str, list[pa.StructArray]] = {name: [] for name in spec.indexed}
+        scales = [Scale() for _ in spec.numeric]
+        longest = 1
+        for table in [tables] if isinstance(tables, pa.Table) else tables:
+            for name in spec.indexed:
+                counts[name] = [_added(counts[name], pc.value_counts(_indexable(table, name).drop_null()))]
+            for scale, name in zip(scales, spec.numeric, strict=True):
+                scale.add(_numbers(table, name))
+            if spec.history is not None:
+                longest = max(longest, pc.max(pc.list_value_length(_column(table, spec.history))).as_py() or 0)
         values = []
         for name in spec.indexed:
-            counts = pc.value_counts(_indexable(table, name).drop_null())
-            known = counts.field("values")
-            if name in spec.ids:
-                known = known.filter(pc.greater_equal(counts.field("counts"), min_count))
+            known = counts[name][0].field("values") if counts[name] else pa.array([], pa.string())
+            if name in spec.ids and counts[name]:
+                known = known.filter(pc.greater_equal(counts[name][0].field("counts"), min_count))
             values.append(known.take(pc.array_sort_indices(known)))
-        means, stds = np.zeros(len(spec.numeric)), np.ones(len(spec.numeric))
-        for at, name in enumerate(spec.numeric):
-            # Sorted, because the order of a floating-point sum must not depend on the order of the rows.
-            column = np.sort(_numbers(table, name))
-            column = column[np.isfinite(column)]
-            if column.size:
-                means[at] = column.mean()
-                if column[0] != column[-1]:
-                    stds[at] = column.std()
-        longest = 0
-        if spec.history is not None:
-            longest = pc.max(pc.list_value_length(_column(table, spec.history))).as_py() or 0
-        return cls(tuple(values), means, stds, max(longest, 1), len(spec.ids))
+        means, stds = (np.array([getattr(scale, name) for scale in scales], np.float64) for name in ("mean", "std"))
+        return cls(tuple(values), means, stds, longest, len(spec.ids))
+
+    def constant(self, spec: InputSpec) -> tuple[str, ...]:
+        """Numeric columns that did not vary in the window: whatever their value, they are read as 0."""
+        return tuple(name for name, std in zip(spec.numeric, self.stds, strict=True) if std == 0)
 
     def to_json(self, spec: InputSpec) -> str:
         """Text from which :meth:`from_json` restores the same vocabularies; equal content gives equal text."""
@@ -182,6 +185,55 @@ class Vocabularies:
             raise BundleError(f"vocabularies can not be read: {error}") from error
 
 
+@dataclass
+class Scale:
+    """Mean and spread of a column, from parts: Chan, Golub and LeVeque, *Updating Formulae*, 1979, eq. 2.1.
+
+    Attributes:
+        count: Finite values so far.
+        mean: Their mean.
+        squares: Sum of their squared deviations from the mean.
+        lowest: Smallest of them.
+        highest: Largest of them.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    lowest: float = np.inf
+    highest: float = -np.inf
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Add a part: float64 [N], what is not finite is left out."""
+        # Sorted, because the order of a floating-point sum must not depend on the order of the rows.
+        column = np.sort(values[np.isfinite(values)])
+        if not column.size:
+            return
+        mean = float(column.mean())
+        total, apart = self.count + column.size, mean - self.mean
+        self.squares += float(((column - mean) ** 2).sum()) + apart * apart * self.count * column.size / total
+        self.mean += apart * column.size / total
+        self.count = total
+        self.lowest, self.highest = min(self.lowest, column[0]), max(self.highest, column[-1])
+
+    @property
+    def std(self) -> float:
+        """Standard deviation; 0 without two different values."""
+        return float(np.sqrt(self.squares / self.count)) if self.lowest < self.highest else 0.0
+
+
+def _added(before: list[pa.StructArray], counts: pa.StructArray) -> pa.StructArray:
+    """Counts of values, summed with those of earlier parts."""
+    if not before:
+        return counts
+    both = pa.concat_tables(
+        [pa.Table.from_struct_array(one) for one in (*before, counts)], promote_options="permissive"
+    )
+    summed = both.group_by("values", use_threads=False).aggregate([("counts", "sum")]).combine_chunks()
+    columns = [summed[name].combine_chunks() for name in ("values", "counts_sum")]
+    return pa.StructArray.from_arrays(columns, ["values", "counts"])
+
+
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """A table as the encoder reads it.
@@ -225,7 +277,8 @@ def encode(table: pa.Table, spec: InputSpec, vocab: Vocabularies, columns: tuple
     numeric = np.zeros((rows, len(spec.numeric)), np.float32)
     for at, name in enumerate(spec.numeric):
         if name in wanted:
-            scaled = (_numbers(table, name) - vocab.means[at]) / vocab.stds[at]
+            # A column that never varied has untrained weights, so that a new value must not reach them.
+            scaled = (_numbers(table, name) - vocab.means[at]) / (vocab.stds[at] or np.inf)
             scaled[~np.isfinite(scaled)] = 0.0
             numeric[:, at] = np.clip(scaled, -NUMERIC_LIMIT, NUMERIC_LIMIT)
     history = np.zeros((rows, 0 if spec.history is None else vocab.history_length), np.int32)

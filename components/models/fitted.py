@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from components.config import ModelRecipe, Task, TrainSettings
 from components.errors import SourceError, TrainingError
+from components.models.curves import EpochLoss
 from components.models.encoder import Encoder
 from components.models.fields import InputSpec, Vocabularies, encode
-from components.models.zoo import build
+from components.models.network import Network
+from components.models.settings import ModelRecipe, Task, TrainSettings
+from components.models.zoo import build, copies
 
-# Rows of one forward pass when scoring. Every pass has exactly this many rows, all of one group: matrix products round
+# Rows of one forward pass when scoring. Every pass has exactly this many rows, all of one cell: matrix products round
 # differently for different numbers of rows, and a score must not depend on what else was asked in the same call.
 CHUNK_ROWS = 1_024
 
@@ -27,7 +29,7 @@ GROUP_COLUMN = "group"
 
 
 class Ranker(nn.Module):
-    """Encoder and network in one module: ``(index, numeric, history, group) -> logits [B, m]``.
+    """Encoder and network in one module: ``(index, numeric, history, cell) -> logits [B, m]``.
 
     Args:
         recipe: Kind and layer sizes of the network.
@@ -35,7 +37,7 @@ class Ranker(nn.Module):
         spec: What the model reads.
         vocab: Fitted on the training window.
         behaviours: m.
-        groups: k.
+        facets: Sizes of the facets of which a sample has one value, the user groups first.
     """
 
     def __init__(
@@ -46,29 +48,21 @@ class Ranker(nn.Module):
         vocab: Vocabularies,
         *,
         behaviours: int,
-        groups: int,
+        facets: tuple[int, ...],
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(spec, vocab, train.id_embedding, train.field_embedding)
-        self.network = build(recipe, self.encoder.width, behaviours, groups, train.field_embedding)
+        self.encoder = Encoder(spec, vocab, train, copies(recipe, behaviours))
+        self.network = build(recipe, self.encoder.width, behaviours, facets, train.field_embedding)
 
-    def forward(self, index: Tensor, numeric: Tensor, history: Tensor, group: Tensor) -> Tensor:
-        """Logits of each row's own group's heads: see ``Encoder.forward`` for the shapes; float32 [B, m]."""
-        logits: Tensor = self.network(self.encoder(index, numeric, history), group)
+    @property
+    def graph(self) -> Network:
+        """The network as what all models of the zoo are."""
+        return cast(Network, self.network)
+
+    def forward(self, index: Tensor, numeric: Tensor, history: Tensor, cell: Tensor) -> Tensor:
+        """Logits of each row's own cell's heads: see ``Encoder.forward`` for the shapes; float32 [B, m]."""
+        logits: Tensor = self.network(self.encoder(index, numeric, history), cell)
         return logits
-
-
-@dataclass(frozen=True)
-class EpochLoss:
-    """Mean unweighted loss of one task in one epoch, over all rows or one group's; None where no label is present."""
-
-    epoch: int
-    task: str
-    group: str | None
-    train_loss: float | None
-    train_entries: int
-    valid_loss: float | None
-    valid_entries: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +77,11 @@ class Fitted:
         spec: What the model reads.
         vocab: Vocabularies and scales of the training window.
         model: The weights, in evaluation mode.
-        history: Losses per epoch, task and group.
+        history: Losses per evaluation, task and group.
         warnings: What training met and went on in spite of.
         rows: Rows of the training window.
+        step: Steps after which the weights are as they are: all, or those up to the best evaluation.
+        scores: Step and score of every evaluation of early stopping; empty without it.
         seconds: Training time; None for a model that was loaded.
         extra: Facts that the caller keeps with the model, such as a group threshold; JSON types only.
     """
@@ -100,6 +96,8 @@ class Fitted:
     history: tuple[EpochLoss, ...] = ()
     warnings: tuple[str, ...] = ()
     rows: int = 0
+    step: int = 0
+    scores: tuple[tuple[int, float], ...] = ()
     seconds: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -132,7 +130,7 @@ class Fitted:
         """Score rows in passes of ``CHUNK_ROWS`` rows of one group.
 
         Args:
-            inputs: Gives x, float32 [B, D], for row numbers int64 [B].
+            inputs: Gives x, float32 [B, D] (or [B, m, D]), for row numbers int64 [B].
             group: int8 [N], each row's group.
 
         Returns:
@@ -141,14 +139,15 @@ class Fitted:
         order = np.argsort(group, kind="stable")
         counts = np.bincount(group, minlength=len(self.group_names))
         scores = np.empty((len(group), len(self.tasks)), np.float32)
-        self.model.eval()
+        graph = self.model.eval().graph
         with torch.no_grad():
-            for rows in np.split(order, np.cumsum(counts)[:-1]):
+            for code, rows in enumerate(np.split(order, np.cumsum(counts)[:-1])):
+                same = torch.full((CHUNK_ROWS,), code, device=self.device)
                 for start in range(0, len(rows), CHUNK_ROWS):
                     part = rows[start : start + CHUNK_ROWS]
                     padded = torch.from_numpy(np.resize(part, CHUNK_ROWS)).to(self.device)
-                    same = torch.full((CHUNK_ROWS,), int(group[part[0]]), device=self.device)
-                    scores[part] = self._outputs(self.model.network(inputs(padded), same))[: len(part)].cpu().numpy()
+                    logits = graph.heads(inputs(padded), same, code if graph.routes else 0).T
+                    scores[part] = self._outputs(logits)[: len(part)].cpu().numpy()
         return scores
 
     def _outputs(self, logits: Tensor) -> Tensor:

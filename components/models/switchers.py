@@ -1,22 +1,42 @@
-"""Switchers: modules with one input and one hidden output per branch (shared bottom, CGC, PLE).
+"""Switchers: modules with one input and one hidden output per branch (shared bottom, cross-stitch, MMoE, CGC, PLE).
 
-Experts of a block are one stack of weights ``[E, in, out]`` and run as one matrix product; gates are laid out over all
-experts of the block, with weight exactly 0 for another branch's experts, so that mixing is one batched product too.
+A switcher here is a bank of ``instances`` equal ones, each reading an input of its own: the level below a behaviour
+level has one per behaviour, and all of them run as one batched matrix product. Its branches fall into ``routes``: a
+sample needs the branches of its own route only (one user group's), so a call names the route and computes nothing that
+only other routes need. Weights of a bank are stacked ``[instances, in, experts * out]``.
 
-Sources: Tang et al., *Progressive Layered Extraction*, RecSys 2020, eq. 1 to 7; Liu et al., *Multi-Faceted Hierarchical
-Multi-Task Learning*, CIKM 2022, section 3.
+Sources: Tang et al., *Progressive Layered Extraction*, RecSys 2020, eq. 1 to 7; Ma et al., *Modeling Task Relationships
+in Multi-task Learning with Multi-gate Mixture-of-Experts*, KDD 2018, eq. 6 and 7; Misra et al., *Cross-stitch Networks
+for Multi-task Learning*, CVPR 2016, eq. 1; Liu et al., *Multi-Faceted Hierarchical Multi-Task Learning*, CIKM 2022,
+section 3.
 """
 
 import math
+from abc import ABC, abstractmethod
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.models.settings import Gate as GateKind
+from components.models.settings import SwitcherSettings, require
 
-def glorot(*shape: int) -> nn.Parameter:
-    """A stack of weights ``[..., in, out]``, Glorot-uniform by each matrix's own fan in and fan out."""
-    bound = math.sqrt(6.0 / (shape[-2] + shape[-1]))
+# Share of a branch's own hidden layer in a fresh cross-stitch unit; the rest is spread over the others.
+STITCH_OWN = 0.9
+
+
+def glorot(*shape: int, fan_out: int = 0) -> nn.Parameter:
+    """A stack of weights ``[..., in, out]``, Glorot-uniform by each matrix's own fan in and fan out.
+
+    Args:
+        *shape: The stack's shape.
+        fan_out: Width of one matrix where several lie side by side in the last axis; 0 means the whole axis.
+
+    Returns:
+        The parameter, drawn from torch's global generator.
+    """
+    bound = math.sqrt(6.0 / (shape[-2] + (fan_out or shape[-1])))
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
 
@@ -25,310 +45,329 @@ def zeros(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(*shape))
 
 
-def dense(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Layers that all read the same input: ``relu(z W_e + b_e)`` for every e in one product.
+class Layers(nn.Module):
+    """Stacks of ``count`` networks of dense ReLU layers that read one input, for every instance.
 
     Args:
-        z: float32 [B, in].
-        weight: float32 [E, in, out].
-        bias: float32 [E, out].
-
-    Returns:
-        float32 [B, E, out].
-    """
-    count, inputs, width = weight.shape
-    flat = weight.permute(1, 0, 2).reshape(inputs, count * width)
-    return torch.relu(torch.addmm(bias.flatten(), z, flat)).view(-1, count, width)
-
-
-def dense_each(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Layers in n groups of E, each group with an input of its own.
-
-    Args:
-        z: float32 [n, B, in].
-        weight: float32 [n, E, in, out].
-        bias: float32 [n, E, out].
-
-    Returns:
-        float32 [n, B, E, out].
-    """
-    groups, count, inputs, width = weight.shape
-    flat = weight.permute(0, 2, 1, 3).reshape(groups, inputs, count * width)
-    hidden = torch.relu(torch.baddbmm(bias.reshape(groups, 1, -1), z, flat))
-    return hidden.view(groups, -1, count, width)
-
-
-def mix(weights: Tensor, hidden: Tensor) -> Tensor:
-    """Gated sum of experts (eq. 4 of PLE), one output per batch row.
-
-    Args:
-        weights: float32 [..., E].
-        hidden: float32 [..., E, d].
-
-    Returns:
-        float32 [..., d].
-    """
-    return (weights.unsqueeze(-1) * hidden).sum(-2)
-
-
-class SharedBottom(nn.Module):
-    """One dense layer that all branches read.
-
-    Args:
+        instances: P.
         inputs: Width of the input.
-        width: Width of the output.
-        branches: T; the outputs are the same tensor, seen T times.
+        widths: Layer widths.
+        count: E, networks side by side.
     """
 
-    def __init__(self, inputs: int, width: int, branches: int = 1) -> None:
+    def __init__(self, instances: int, inputs: int, widths: tuple[int, ...], count: int) -> None:
         super().__init__()
-        self.branches = branches
-        self.weight, self.bias = glorot(inputs, width), zeros(width)
+        first, *rest = widths
+        pairs = list(pairwise((first, *rest)))
+        self.weight = glorot(instances, inputs, count * first, fan_out=first)
+        self.bias = zeros(instances, count * first)
+        self.weights = nn.ParameterList([glorot(instances, count, i, o) for i, o in pairs])
+        self.biases = nn.ParameterList([zeros(instances, count, 1, o) for _, o in pairs])
+        self.count = count
 
-    def forward_branch(self, z: Tensor, branch: int = 0) -> Tensor:
-        """The one hidden output, whatever the branch: float32 [B, in] to [B, d]."""
-        del branch
-        return torch.relu(torch.addmm(self.bias, z, self.weight))
+    def forward(self, u: Tensor, others: "Layers | None" = None) -> Tensor:
+        """``relu(... relu(u W_1 + b_1) ...)`` of every network.
 
-    def forward(self, z: Tensor) -> Tensor:
-        """The hidden output for every branch: float32 [B, in] to [B, T, d], without copies."""
-        return self.forward_branch(z).unsqueeze(1).expand(-1, self.branches, -1)
+        Args:
+            u: float32 [P, B, in].
+            others: More networks of the same widths that read the same input; theirs come behind, in one product.
+
+        Returns:
+            float32 [P, B, E, d].
+        """
+        count = self.count + (others.count if others else 0)
+        (weight, bias), *rest = self._stacks() if others is None else self._joined(others)
+        hidden = dense(u, weight, bias)
+        instances, rows = hidden.shape[:2]
+        hidden = hidden.view(instances, rows, count, -1)
+        if not rest:
+            return hidden
+        hidden = hidden.permute(0, 2, 1, 3).reshape(instances * count, rows, -1)
+        for weight, bias in rest:
+            hidden = torch.relu_(torch.baddbmm(bias.flatten(0, 1), hidden, weight.flatten(0, 1)))
+        return hidden.view(instances, count, rows, -1).transpose(1, 2)
+
+    def _stacks(self) -> list[tuple[Tensor, Tensor]]:
+        return [(self.weight, self.bias), *zip(self.weights, self.biases, strict=True)]
+
+    def _joined(self, others: "Layers") -> list[tuple[Tensor, Tensor]]:
+        # Weights are small beside the activations of a batch: to join them costs less than to join those.
+        pairs = zip(self._stacks(), others._stacks(), strict=True)
+        return [
+            (torch.cat([w, v], dim=1 if at else 2), torch.cat([b, c], dim=1))
+            for at, ((w, b), (v, c)) in enumerate(pairs)
+        ]
 
 
-class CGC(nn.Module):
+def linear(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``u W + b`` per instance: [P, B, in], [P, in, out], [P, out] to [P, B, out]."""
+    if len(weight) == 1:
+        # Not weight[0]: the gradient of an index is a tensor of zeros to be filled in.
+        return torch.addmm(bias.squeeze(0), u.squeeze(0), weight.squeeze(0)).unsqueeze(0)
+    return torch.baddbmm(bias.unsqueeze(1), u, weight)
+
+
+def dense(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``relu(u W + b)`` per instance: [P, B, in], [P, in, out], [P, out] to [P, B, out]."""
+    if len(weight) == 1:
+        # In place before any view is taken: in place on a view costs a copy of the whole.
+        return torch.relu_(torch.addmm(bias.squeeze(0), u.squeeze(0), weight.squeeze(0))).unsqueeze(0)
+    return torch.relu_(linear(u, weight, bias))
+
+
+class Gate(nn.Module):
+    """Weights with which branches mix experts: a module of its own, so that diagnostics can listen to it.
+
+    Args:
+        instances: P.
+        inputs: Width of the input.
+        branches: Q.
+        experts: n, experts that each branch mixes.
+        kind: ``softmax``, or ``sigmoid`` scaled by 1 / n.
+    """
+
+    def __init__(self, instances: int, inputs: int, branches: int, experts: int, kind: GateKind) -> None:
+        super().__init__()
+        self.branches, self.experts, self.kind = branches, experts, kind
+        self.weight = glorot(instances, inputs, branches * experts, fan_out=experts)
+        self.bias = zeros(instances, branches * experts)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Mixing weights: float32 [P, B, in] to [P, B, Q, n]."""
+        width = self.branches * self.experts
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if spare := -width % 4:
+            # Products with 5 to 11 columns round by the place of a row among the rows, unless it is 8 of them; a score
+            # must not depend on what else was asked in the same call.
+            weight, bias = functional.pad(weight, (0, spare)), functional.pad(bias, (0, spare))
+        logits = linear(u, weight, bias)[..., :width]
+        logits = logits.reshape(*logits.shape[:2], self.branches, self.experts)
+        if self.kind == "sigmoid":
+            return torch.sigmoid(logits) / self.experts
+        return torch.softmax(logits, dim=-1)
+
+
+def mix(gates: Tensor, hidden: Tensor) -> Tensor:
+    """Every branch mixes every expert: gates [P, B, Q, E], hidden [P, B, E, d] to [P, B, Q, d]."""
+    mixed = torch.bmm(gates.flatten(0, 1), hidden.flatten(0, 1))
+    return mixed.view(*gates.shape[:3], -1)
+
+
+class Spread(nn.Module):
+    """Gates laid out over all experts of a block, with weight 0 for those that a branch does not mix.
+
+    One product over all experts then mixes for all branches; it beats a product per branch by a factor of two, up to a
+    dozen branches and more, because it neither splits nor copies what the experts gave.
+
+    Args:
+        experts: For each branch the experts that its gate weighs, in the order of the weights.
+        total: E.
+    """
+
+    def __init__(self, experts: list[list[int]], total: int) -> None:
+        super().__init__()
+        self.branches, self.total = len(experts), total
+        places = [branch * total + expert for branch, mixed in enumerate(experts) for expert in mixed]
+        self.complete = places == list(range(len(experts) * total))
+        self.places: Tensor
+        self.register_buffer("places", torch.tensor(places), persistent=False)
+
+    def forward(self, *gates: Tensor) -> Tensor:
+        """Lay out.
+
+        Args:
+            *gates: float32 [P, B, ...], together one weight per pair of branch and expert, branch by branch.
+
+        Returns:
+            float32 [P, B, Q, E].
+        """
+        flat = torch.cat([gate.flatten(2) for gate in gates], dim=2) if len(gates) > 1 else gates[0].flatten(2)
+        if not self.complete:
+            flat = flat.new_zeros(*flat.shape[:2], self.branches * self.total).index_copy(2, self.places, flat)
+        return flat.view(*flat.shape[:2], self.branches, self.total)
+
+
+def own_and_shared(
+    branches: int, own: int, shared: int, first: int = 0, shared_from: int | None = None
+) -> list[list[int]]:
+    """The experts of each branch of a CGC block: its own, then the shared ones.
+
+    Args:
+        branches: Q.
+        own: n_t.
+        shared: n_s.
+        first: Number of the first branch's first expert.
+        shared_from: Number of the first shared expert; None means right behind the branches'.
+
+    Returns:
+        For each branch n_t + n_s numbers.
+    """
+    start = first + branches * own if shared_from is None else shared_from
+    return [
+        [*range(first + branch * own, first + (branch + 1) * own), *range(start, start + shared)]
+        for branch in range(branches)
+    ]
+
+
+class Switcher(nn.Module, ABC):
+    """What all switchers have in common.
+
+    Args:
+        instances: P, equal switchers side by side, each with an input of its own.
+        inputs: Width of each input.
+        routes: R; a call names one.
+        branches: Q, branches of each route; the switcher has R * Q in all.
+        settings: Kind, widths, numbers of experts.
+    """
+
+    def __init__(self, instances: int, inputs: int, routes: int, branches: int, settings: SwitcherSettings) -> None:
+        super().__init__()
+        self.instances, self.inputs, self.routes, self.branches = instances, inputs, routes, branches
+        self.settings = settings
+        self.width = settings.widths[-1]
+
+    @abstractmethod
+    def forward(self, u: Tensor, route: int) -> Tensor:
+        """Hidden outputs of the branches of one route.
+
+        Args:
+            u: float32 [P, B, in].
+            route: 0 to R - 1.
+
+        Returns:
+            float32 [P, Q, B, d].
+        """
+
+    @property
+    def parameters_each(self) -> int:
+        """Trained numbers of one instance."""
+        return sum(parameter.numel() for parameter in self.parameters()) // self.instances
+
+
+class SharedBottom(Switcher):
+    """Dense layers that all branches read: the outputs are one tensor, seen once per branch."""
+
+    def __init__(self, instances: int, inputs: int, routes: int, branches: int, settings: SwitcherSettings) -> None:
+        super().__init__(instances, inputs, routes, branches, settings)
+        self.layers = Layers(instances, inputs, settings.widths, 1)
+
+    def forward(self, u: Tensor, route: int) -> Tensor:
+        """See :meth:`Switcher.forward`."""
+        del route
+        return self.layers.forward(u).transpose(1, 2).expand(-1, self.branches, -1, -1)
+
+
+class MMoE(Switcher):
+    """Multi-gate mixture of experts: all experts are shared, each branch has a gate over all of them."""
+
+    def __init__(self, instances: int, inputs: int, routes: int, branches: int, settings: SwitcherSettings) -> None:
+        super().__init__(instances, inputs, routes, branches, settings)
+        count = routes * branches * settings.experts + settings.shared
+        self.experts = Layers(instances, inputs, settings.widths, count)
+        self.gates = nn.ModuleList([Gate(instances, inputs, branches, count, settings.gate) for _ in range(routes)])
+
+    def forward(self, u: Tensor, route: int) -> Tensor:
+        """See :meth:`Switcher.forward`."""
+        return mix(self.gates[route](u), self.experts.forward(u)).transpose(1, 2)
+
+
+class CGC(Switcher):
     """Customized gate control: experts of each branch and shared ones, mixed by a gate per branch.
 
     ``o_t = Σ_i w_t,i E_t,i(z) + Σ_j w_t,(n_t+j) E_s,j(z)`` with ``w_t = softmax(z W_t + c_t)``.
-
-    Args:
-        inputs: Width of z.
-        width: d, width of every expert.
-        branches: T.
-        experts: n_t, experts of each branch.
-        shared: n_s, shared experts.
-        shared_gate: Also mix *all* experts into a shared output o_s, as in the first layer of PLE.
     """
 
-    def __init__(
-        self, inputs: int, width: int, branches: int, experts: int, shared: int, *, shared_gate: bool = False
-    ) -> None:
-        super().__init__()
-        self.branches, self.experts, self.shared, self.shared_gate = branches, experts, shared, shared_gate
-        total = branches * experts + shared
-        # Experts of branch 0, of branch 1, ..., then the shared ones.
-        self.weight, self.bias = glorot(total, inputs, width), zeros(total, width)
-        self.gate_weight, self.gate_bias = glorot(branches, inputs, experts + shared), zeros(branches, experts + shared)
-        if shared_gate:
-            self.shared_gate_weight, self.shared_gate_bias = glorot(inputs, total), zeros(total)
-        self.register_buffer("layout", gate_layout(branches, experts, shared), persistent=False)
-        self.layout: Tensor
+    def __init__(self, instances: int, inputs: int, routes: int, branches: int, settings: SwitcherSettings) -> None:
+        super().__init__(instances, inputs, routes, branches, settings)
+        n, n_s, widths = settings.experts, settings.shared, settings.widths
+        self.own = nn.ModuleList([Layers(instances, inputs, widths, branches * n) for _ in range(routes)])
+        self.shared = Layers(instances, inputs, widths, n_s)
+        self.gates = nn.ModuleList([Gate(instances, inputs, branches, n + n_s, settings.gate) for _ in range(routes)])
+        self.spread = Spread(own_and_shared(branches, n, n_s), branches * n + n_s)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Hidden outputs of all branches.
-
-        Args:
-            z: float32 [B, in].
-
-        Returns:
-            float32 [B, T, d]; with a shared gate [B, T + 1, d], o_s last.
-        """
-        weight, bias = full_gates(self.gate_weight, self.gate_bias, self.layout)
-        return self._mixed(z, weight, bias)
-
-    def forward_branch(self, z: Tensor, branch: int) -> Tensor:
-        """Hidden output of one branch, without the work that only others need.
-
-        Args:
-            z: float32 [B, in].
-            branch: t.
-
-        Returns:
-            float32 [B, d]; with a shared gate [B, 2, d], o_s last (all experts run, since the shared gate reads them).
-        """
-        if self.shared_gate:
-            own = slice(branch, branch + 1)
-            weight, bias = full_gates(self.gate_weight[own], self.gate_bias[own], self.layout[own])
-            return self._mixed(z, weight, bias)
-        weight, bias = branch_experts(self.weight, self.bias, branch, self.branches, self.experts)
-        gate = torch.softmax(torch.addmm(self.gate_bias[branch], z, self.gate_weight[branch]), dim=-1)
-        return mix(gate, dense(z, weight, bias))
-
-    def _mixed(self, z: Tensor, gate_weight: Tensor, gate_bias: Tensor) -> Tensor:
-        """Mix all experts by gates laid out over all experts: weight [G, in, E], bias [G, E], to [B, G (+ 1), d]."""
-        if self.shared_gate:
-            gate_weight = torch.cat([gate_weight, self.shared_gate_weight.unsqueeze(0)])
-            gate_bias = torch.cat([gate_bias, self.shared_gate_bias.unsqueeze(0)])
-        gates, inputs, total = gate_weight.shape
-        flat = gate_weight.permute(1, 0, 2).reshape(inputs, gates * total)
-        logits = torch.addmm(gate_bias.flatten(), z, flat).view(-1, gates, total)
-        return torch.bmm(torch.softmax(logits, dim=-1), dense(z, self.weight, self.bias))
+    def forward(self, u: Tensor, route: int) -> Tensor:
+        """See :meth:`Switcher.forward`."""
+        return mix(self.spread(self.gates[route](u)), self.own[route](u, self.shared)).transpose(1, 2)
 
 
-class BranchCGC(nn.Module):
-    """Second layer of PLE: experts and gate of branch t read o_t, shared experts read o_s; no shared gate.
+class PLE(Switcher):
+    """Progressive layered extraction: two CGC layers.
 
-    Args:
-        inputs: Width of the o_t and of o_s.
-        width: d, width of every expert.
-        branches: T.
-        experts: n_t, experts of each branch.
-        shared: n_s, shared experts.
+    The first also has a shared gate over *all* its experts, giving o_s, which is why all of them run whatever the
+    route; in the second, experts and gate of branch t read o_t, shared experts read o_s, and there is no shared gate.
     """
 
-    def __init__(self, inputs: int, width: int, branches: int, experts: int, shared: int) -> None:
-        super().__init__()
-        self.branches, self.experts, self.shared = branches, experts, shared
-        total = branches * experts + shared
-        self.weight, self.bias = glorot(total, inputs, width), zeros(total, width)
-        self.gate_weight, self.gate_bias = glorot(branches, inputs, experts + shared), zeros(branches, experts + shared)
-        self.register_buffer("layout", gate_layout(branches, experts, shared), persistent=False)
-        self.layout: Tensor
+    def __init__(self, instances: int, inputs: int, routes: int, branches: int, settings: SwitcherSettings) -> None:
+        super().__init__(instances, inputs, routes, branches, settings)
+        require(len(settings.widths) == 2, f"PLE has two layers, found widths {settings.widths}")
+        n, n_s, (first, second) = settings.experts, settings.shared, settings.widths
+        own = branches * n
+        total = routes * own + n_s
+        # Experts of route 0, branch 0, then of its branch 1, ..., the shared ones last.
+        self.experts_1 = Layers(instances, inputs, (first,), total)
+        self.gates_1 = nn.ModuleList([Gate(instances, inputs, branches, n + n_s, settings.gate) for _ in range(routes)])
+        self.shared_gate = Gate(instances, inputs, 1, total, settings.gate)
+        each = [own_and_shared(branches, n, n_s, route * own, total - n_s) for route in range(routes)]
+        self.spread_1 = nn.ModuleList([Spread([*experts, list(range(total))], total) for experts in each])
+        self.own_2 = nn.ModuleList([Layers(instances * branches, first, (second,), n) for _ in range(routes)])
+        self.shared_2 = Layers(instances, first, (second,), n_s)
+        gates = [Gate(instances * branches, first, 1, n + n_s, settings.gate) for _ in range(routes)]
+        self.gates_2 = nn.ModuleList(gates)
+        self.spread_2 = Spread(own_and_shared(branches, n, n_s), own + n_s)
 
-    def forward(self, o: Tensor) -> Tensor:
-        """Hidden outputs of all branches.
+    def forward(self, u: Tensor, route: int) -> Tensor:
+        """See :meth:`Switcher.forward`."""
+        gates = self.spread_1[route](self.gates_1[route](u), self.shared_gate.forward(u))
+        o = mix(gates, self.experts_1.forward(u))
+        # [P * Q, B, ...]: the branches are instances of the second layer.
+        branches, o_s = o[:, :, :-1].transpose(1, 2).flatten(0, 1), o[:, :, -1]
+        own = self._by_row(self.own_2[route](branches))
+        gates = self.spread_2.forward(self._by_row(self.gates_2[route](branches)))
+        return mix(gates, torch.cat([own, self.shared_2.forward(o_s)], dim=2)).transpose(1, 2)
 
-        Args:
-            o: float32 [B, T + 1, in], o_s last.
-
-        Returns:
-            float32 [B, T, d].
-        """
-        own, width = self.branches * self.experts, self.weight.shape[-1]
-        branch = o[:, :-1].transpose(0, 1)
-        weight, bias = full_gates(self.gate_weight, self.gate_bias, self.layout)
-        gates = torch.softmax(torch.baddbmm(bias.unsqueeze(1), branch, weight), dim=-1)
-        hidden = dense_each(
-            branch,
-            self.weight[:own].view(self.branches, self.experts, -1, width),
-            self.bias[:own].view(self.branches, self.experts, width),
-        )
-        shared = dense(o[:, -1], self.weight[own:], self.bias[own:])
-        experts = torch.cat([hidden.permute(1, 0, 2, 3).reshape(-1, own, width), shared], dim=1)
-        return torch.bmm(gates.transpose(0, 1), experts)
-
-    def forward_branch(self, o: Tensor, branch: int) -> Tensor:
-        """Hidden output of one branch.
-
-        Args:
-            o: float32 [B, 2, in]: o_t of the branch, then o_s.
-            branch: t.
-
-        Returns:
-            float32 [B, d].
-        """
-        own, first = self.branches * self.experts, branch * self.experts
-        mine = slice(first, first + self.experts)
-        hidden = torch.cat(
-            [
-                dense(o[:, 0], self.weight[mine], self.bias[mine]),
-                dense(o[:, 1], self.weight[own:], self.bias[own:]),
-            ],
-            dim=1,
-        )
-        gate = torch.softmax(torch.addmm(self.gate_bias[branch], o[:, 0], self.gate_weight[branch]), dim=-1)
-        return mix(gate, hidden)
+    def _by_row(self, found: Tensor) -> Tensor:
+        """[P * Q, B, n, d] to [P, B, Q * n, d]."""
+        rows, last = found.shape[1], found.shape[3]
+        return found.view(self.instances, self.branches, rows, -1, last).transpose(1, 2).flatten(2, 3)
 
 
-class PLE(nn.Module):
-    """Progressive layered extraction of two CGC layers.
+class CrossStitch(Switcher):
+    """A network of dense layers per branch; after each layer every branch reads a learned mixture of all branches.
 
-    Args:
-        inputs: Width of z.
-        widths: Expert widths of the first and of the second layer.
-        branches: T.
-        experts: n_t, experts of each branch in each layer.
-        shared: n_s, shared experts in each layer.
+    ``h'_t = Σ_s α_ts h_s`` with one α per layer and pair of branches (one per layer instead of one per channel).
     """
 
-    def __init__(self, inputs: int, widths: tuple[int, int], branches: int, experts: int, shared: int) -> None:
-        super().__init__()
-        self.first = CGC(inputs, widths[0], branches, experts, shared, shared_gate=True)
-        self.second = BranchCGC(widths[0], widths[1], branches, experts, shared)
+    def __init__(self, instances: int, inputs: int, routes: int, branches: int, settings: SwitcherSettings) -> None:
+        super().__init__(instances, inputs, routes, branches, settings)
+        count = routes * branches
+        first, *rest = settings.widths
+        self.first = Layers(instances, inputs, (first,), count)
+        self.rest = nn.ModuleList([Layers(instances * count, i, (o,), 1) for i, o in pairwise((first, *rest))])
+        spread = (1.0 - STITCH_OWN) / max(count - 1, 1)
+        start = torch.full((count, count), spread).fill_diagonal_(STITCH_OWN if count > 1 else 1.0)
+        self.stitches = nn.ParameterList([nn.Parameter(start.repeat(instances, 1, 1, 1)) for _ in settings.widths])
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Hidden outputs of all branches: float32 [B, in] to [B, T, d]."""
-        return self.second.forward(self.first.forward(z))
-
-    def forward_branch(self, z: Tensor, branch: int) -> Tensor:
-        """Hidden output of one branch: float32 [B, in] to [B, d]; the first layer's experts all run (they feed o_s)."""
-        return self.second.forward_branch(self.first.forward_branch(z, branch), branch)
-
-
-class CGCBank(nn.Module):
-    """n CGC blocks of the same sizes, block i reading an input of its own, evaluated for one branch.
-
-    This is level 2 of a behaviour-first tree: one block per behaviour, the branch is the rows' group.
-
-    Args:
-        blocks: n.
-        inputs: Width of every input.
-        width: d, width of every expert.
-        branches: T of each block.
-        experts: n_t, experts of each branch.
-        shared: n_s, shared experts of each block.
-    """
-
-    def __init__(self, blocks: int, inputs: int, width: int, branches: int, *, experts: int, shared: int) -> None:
-        super().__init__()
-        self.branches, self.experts = branches, experts
-        total = branches * experts + shared
-        # [branch, ...] leads, so that one branch of all blocks is one contiguous piece.
-        self.weight, self.bias = glorot(total, blocks, inputs, width), zeros(total, blocks, width)
-        gates = experts + shared
-        self.gate_weight, self.gate_bias = glorot(branches, blocks, inputs, gates), zeros(branches, blocks, gates)
-
-    def forward_branch(self, u: Tensor, branch: int) -> Tensor:
-        """Hidden outputs of one branch of every block.
-
-        Args:
-            u: float32 [n, B, in].
-            branch: t.
-
-        Returns:
-            float32 [n, B, d].
-        """
-        weight, bias = branch_experts(self.weight, self.bias, branch, self.branches, self.experts)
-        hidden = dense_each(u, weight.transpose(0, 1), bias.transpose(0, 1))
-        gate = torch.baddbmm(self.gate_bias[branch].unsqueeze(1), u, self.gate_weight[branch])
-        return mix(torch.softmax(gate, dim=-1), hidden)
+    def forward(self, u: Tensor, route: int) -> Tensor:
+        """See :meth:`Switcher.forward`."""
+        hidden = self.first.forward(u)
+        for layer, stitch in zip(self.rest, self.stitches, strict=False):
+            # [P, 1, T, T] x [P, B, T, d]: one mixture for all rows.
+            stitched = torch.matmul(stitch, hidden).transpose(1, 2).flatten(0, 1)
+            hidden = layer(stitched).view(self.instances, len(stitch[0, 0]), len(u[0]), -1).transpose(1, 2)
+        mine = slice(route * self.branches, (route + 1) * self.branches)
+        return torch.matmul(self.stitches[-1][:, :, mine], hidden).transpose(1, 2)
 
 
-def branch_experts(weight: Tensor, bias: Tensor, branch: int, branches: int, experts: int) -> tuple[Tensor, Tensor]:
-    """The experts that a branch's gate mixes: its own, then the shared ones, along the first axis of both stacks."""
-    own = slice(branch * experts, (branch + 1) * experts)
-    shared = slice(branches * experts, None)
-    return torch.cat([weight[own], weight[shared]]), torch.cat([bias[own], bias[shared]])
+KINDS: dict[str, type[Switcher]] = {
+    "shared_bottom": SharedBottom,
+    "cross_stitch": CrossStitch,
+    "mmoe": MMoE,
+    "cgc": CGC,
+    "ple": PLE,
+}
 
 
-def gate_layout(branches: int, experts: int, shared: int) -> Tensor:
-    """Where each gate's weights lie over all experts of a block.
-
-    Args:
-        branches: T.
-        experts: n_t.
-        shared: n_s.
-
-    Returns:
-        int64 [T, E]: the place within the gate (0 to n_t + n_s - 1), or n_t + n_s for experts it does not mix.
-    """
-    layout = torch.full((branches, branches * experts + shared), experts + shared)
-    own = torch.arange(branches * experts).view(branches, experts)
-    layout.scatter_(1, own, torch.arange(experts).expand(branches, -1))
-    layout[:, branches * experts :] = torch.arange(experts, experts + shared)
-    return layout
-
-
-def full_gates(weight: Tensor, bias: Tensor, layout: Tensor) -> tuple[Tensor, Tensor]:
-    """Gates laid out over all experts: experts that a gate does not mix get the logit minus infinity.
-
-    Args:
-        weight: float32 [T, in, n_t + n_s].
-        bias: float32 [T, n_t + n_s].
-        layout: int64 [T, E], see :func:`gate_layout`.
-
-    Returns:
-        Weight [T, in, E] and bias [T, E].
-    """
-    wide = functional.pad(weight, (0, 1))
-    place = layout.unsqueeze(1).expand(-1, weight.shape[1], -1)
-    return wide.gather(2, place), functional.pad(bias, (0, 1), value=-math.inf).gather(1, layout)
+def switcher(instances: int, inputs: int, routes: int, branches: int, settings: SwitcherSettings) -> Switcher:
+    """Build the switcher that the settings name: see :class:`Switcher` for the arguments."""
+    return KINDS[settings.kind](instances, inputs, routes, branches, settings)

@@ -1,56 +1,36 @@
 """Training: one recipe, one window, one seed, one set of weights."""
 
+import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 
-import numpy as np
-import pyarrow as pa
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from components.config import ModelRecipe, Task, TrainSettings
-from components.errors import SourceError, TrainingError
-from components.models.fields import InputSpec, Vocabularies, encode
-from components.models.fitted import EpochLoss, Fitted, Ranker, group_codes
-from components.models.losses import TaskLosses, masked_loss
-from components.models.optimizer import AdamW
+from components.errors import TrainingError, TrainingInterruptedError
+from components.models import checkpoint
+from components.models.batches import batches
+from components.models.checkpoint import Checkpoints, State
+from components.models.compiled import compiled
+from components.models.curves import LossSums
+from components.models.fields import InputSpec, Vocabularies
+from components.models.fitted import Fitted, Ranker
+from components.models.loading import Window, load, slices, survey
+from components.models.losses import MultiTaskLoss, positive_weights
+from components.models.optimizer import Optimizer
+from components.models.parallel import team
+from components.models.settings import ModelRecipe, Task, TrainSettings
+from components.models.stopping import EarlyStopping
+from components.models.updates import Setup, evaluate, one_step
+from components.models.warm import adopt, require_alike
 
-OnStep = Callable[[int, int, float], None]
+log = logging.getLogger("mfh")
 
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """A table as tensors on the training device.
-
-    Attributes:
-        inputs: index int32 [N, F], numeric float32 [N, n], history int32 [N, L].
-        group: int64 [N].
-        labels: float32 [N, m], NaN = missing.
-    """
-
-    inputs: tuple[Tensor, Tensor, Tensor]
-    group: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.group)
-
-
-class LossSums:
-    """Running sums of unweighted losses and of present labels, per group and task: float64 [k, m]."""
-
-    def __init__(self, groups: int, tasks: int, device: torch.device) -> None:
-        # Sums stay in float64 only where they are added up: the products below are of float32 batches.
-        self.loss = torch.zeros(groups, tasks, dtype=torch.float64, device=device)
-        self.entries = torch.zeros(groups, tasks, dtype=torch.float64, device=device)
-
-    def add(self, batch: TaskLosses, group: Tensor) -> None:
-        """Add a batch; group int64 [B]."""
-        member = torch.nn.functional.one_hot(group, len(self.loss)).T.float()
-        self.loss += member @ batch.entries
-        self.entries += member @ batch.mask.float()
+# Called after every step with the step (from 1), the most steps there may be, and the batch's loss: a scalar on the
+# training device, so that a caller who does not read it does not wait for it.
+OnStep = Callable[[int, int, Tensor], None]
 
 
 def fit(
@@ -59,74 +39,129 @@ def fit(
     tasks: tuple[Task, ...],
     group_names: tuple[str, ...],
     spec: InputSpec,
-    table: pa.Table,
-    valid: pa.Table | None = None,
+    window: Window,
+    valid: Window | None = None,
+    *,
+    start: Fitted | None = None,
+    checkpoints: Checkpoints | None = None,
     on_step: OnStep | None = None,
 ) -> Fitted:
     """Train a model.
 
-    The result is a function of the arguments and the number of threads (``torch.set_num_threads`` is the caller's);
-    on a GPU sums of embedding gradients may differ in their last bits between runs.
+    The same arguments give the same weights to the bit on one kind of machine, wherever the window lies (in memory or
+    streamed), whether or not the training was interrupted and resumed. Among several processes (``components.models.
+    parallel``) each trains its share of every batch and all end with the same weights.
 
     Args:
-        recipe: The network.
-        train: Optimiser and embedding settings.
+        recipe: Network kind and sizes.
+        train: Optimiser, embedding and stopping settings. With ``patience`` above 0 training ends by the rule of
+            ``components.models.stopping``, and the weights are those of the best evaluation.
         tasks: m behaviours, in the order of the outputs.
         group_names: k groups, least active first.
         spec: What the model reads.
-        table: The window: spec's columns, ``group`` (0 to k - 1), one label column per task (null = not recorded).
-        valid: Rows for the losses after each epoch, the same columns; they do not influence the weights.
-        on_step: Called after every step with (step, steps, loss), step from 1.
+        window: The rows: spec's columns, ``group`` (0 to k - 1), one label column per task (null = not recorded).
+        valid: Rows for the validation losses, the same columns; they choose the weights only with ``patience``.
+        start: A model of the same recipe to begin from (``components.models.warm``), None for fresh weights.
+        checkpoints: Where to keep the state every ``checkpoint_steps`` steps and on SIGTERM, and to resume from.
+        on_step: Called after every step.
 
     Returns:
-        The model with its losses and warnings.
+        The model with its curves and warnings.
 
     Raises:
-        TrainingError: When there is no row or no label at all, a label is out of range, or a loss is not finite.
+        TrainingError: When settings conflict, there is no row or no label at all, a label is out of range, or a loss
+            is not finite.
+        TrainingInterruptedError: On SIGTERM, after the state was written.
+        CheckpointError: When the newest checkpoint is of another training.
         SourceError: When a column is missing or can not be read.
     """
     began = time.monotonic()
-    device = _device(train)
-    if table.num_rows == 0:
-        raise TrainingError("the training window has no rows")
-    if not any(task.weight > 0 for task in tasks):
-        raise TrainingError("every task has weight 0, so nothing would train; give one task a weight above 0")
-    vocab = Vocabularies.fit(table, spec, train.min_id_count)
-    window = _load(table, spec, vocab, tasks, groups=len(group_names), device=device)
-    held_out = None if valid is None else _load(valid, spec, vocab, tasks, groups=len(group_names), device=device)
-    warnings = _check_labels(window, tasks, group_names)
+    device = training_device(train)
+    require_trainable(train, tasks, valid)
+    if start is not None:
+        require_alike(start, recipe, train, tasks, group_names, spec)
 
-    # Initial weights are drawn on the CPU, so that a seed means the same ones on every device.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(train.seed)
-        model = Ranker(recipe, train, spec, vocab, behaviours=len(tasks), groups=len(group_names)).to(device)
-    optimizer = _optimizer(model, train)
-    shuffle = torch.Generator().manual_seed(train.seed)
-    steps_per_epoch = -(-len(window) // train.batch_size)
+    with ExitStack() as stack:
+        # Build: the rows, then the model and all that changes with it.
+        rows, vocab = survey(window, spec, train.min_id_count)
+        common = (spec, vocab, tasks, len(group_names), train.resident_mb, device)
+        data = stack.enter_context(load(window, rows, *common))
+        held = None
+        if valid is not None:
+            held = stack.enter_context(load(valid, sum(part.num_rows for part in slices(valid)), *common))
+        setup = Setup(train, tasks, group_names, data, held, team(), device)
+        state = build(setup, recipe, spec, vocab)
 
-    history: list[EpochLoss] = []
-    for epoch in range(1, train.epochs + 1):
-        model.train()
-        sums = LossSums(len(group_names), len(tasks), device)
-        order = torch.randperm(len(window), generator=shuffle).to(device)
-        for number, rows in enumerate(torch.split(order, train.batch_size), start=1):
-            losses = _forward(model, window, rows, tasks, f"epoch {epoch}, batch {number} of {steps_per_epoch}")
-            optimizer.zero_grad()
-            losses.total.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), train.clip_norm)
-            optimizer.step()
-            sums.add(losses, window.group[rows])
-            if on_step is not None:
-                step = (epoch - 1) * steps_per_epoch + number
-                on_step(step, train.epochs * steps_per_epoch, losses.total.item())
-        held = _evaluate(model, held_out, tasks, group_names, train.batch_size)
-        history += _records(epoch, tasks, group_names, sums, held)
-    model.eval()
-    seconds = time.monotonic() - began
-    return Fitted(recipe, train, tasks, group_names, spec, vocab, model, tuple(history), warnings, len(window), seconds)
+        # Start: from yesterday's weights, or from where this very training was interrupted.
+        if start is not None:
+            taken = adopt(state.model, vocab, start)
+            log.info("training starts warm embeddings=%d", taken)
+        identity = identify(setup, recipe, spec, vocab, start) if checkpoints else {}
+        if checkpoints and checkpoint.resume(checkpoints, state, identity):
+            log.info("training resumes step=%d of=%d", state.step, setup.steps)
+            # Sums of losses were those of all processes.
+            setup.team.keep_on_first(state.sums)
+
+        # Train: step by step until the last epoch or the rule ends it.
+        stack.enter_context(compiled(state.model.network, train.compile))
+        stack.enter_context(setup.team.shared_rows(state.model.encoder))
+        asked = stack.enter_context(checkpoint.end_requests())
+        while state.step < setup.steps and not ended(state):
+            with closing(epoch_batches(setup, state.step)) as left:
+                for words, present in left:
+                    loss, stop = one_step(setup, state, words, present, asked())
+                    if on_step is not None:
+                        on_step(state.step, setup.steps, loss)
+                    if setup.evaluates(state.step):
+                        evaluate(setup, state)
+                    due = train.checkpoint_steps and state.step % train.checkpoint_steps == 0
+                    if checkpoints and (stop or due):
+                        keep(setup, state, checkpoints, identity)
+                    if stop:
+                        raise interrupted(setup, state, checkpoints)
+                    if ended(state):
+                        break
+
+        step = state.step
+        if state.stopping is not None:
+            state.model.load_state_dict(state.best)
+            step = state.stopping.best_step
+    state.model.encoder.generator = None
+    scores = () if state.stopping is None else tuple(state.stopping.scores)
+    return Fitted(
+        recipe,
+        train,
+        tasks,
+        group_names,
+        spec,
+        vocab,
+        state.model.eval(),
+        history=tuple(state.history),
+        warnings=(*constant_columns(vocab, spec), *data.tally.warnings(tasks, group_names)),
+        rows=rows,
+        step=step,
+        scores=scores,
+        seconds=time.monotonic() - began,
+    )
 
 
-def _device(train: TrainSettings) -> torch.device:
+def constant_columns(vocab: Vocabularies, spec: InputSpec) -> list[str]:
+    """A sentence for the model card about every number that has one value in the whole window."""
+    return [f"column {name!r} does not vary in the training window: it is read as 0" for name in vocab.constant(spec)]
+
+
+def training_device(train: TrainSettings) -> torch.device:
+    """The device that the settings and the machine allow.
+
+    Args:
+        train: ``device``.
+
+    Returns:
+        The device; of several GPUs the current one.
+
+    Raises:
+        TrainingError: When a GPU is asked for and none is usable.
+    """
     if train.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if train.device == "cuda" and not torch.cuda.is_available():
@@ -134,103 +169,92 @@ def _device(train: TrainSettings) -> torch.device:
     return torch.device(train.device)
 
 
-def _optimizer(model: Ranker, train: TrainSettings) -> AdamW:
-    # Decay would pull rows towards zero in every step in which their id is not seen: popularity in disguise.
-    tables = list(model.encoder.parameters())
-    dense = list(model.network.parameters())
-    return AdamW([(dense, train.weight_decay), (tables, 0.0)], train.learning_rate)
+def require_trainable(train: TrainSettings, tasks: tuple[Task, ...], valid: Window | None) -> None:
+    """Refuse settings that conflict, before anything is read.
+
+    Args:
+        train: The settings.
+        tasks: The behaviours.
+        valid: Rows held out.
+
+    Raises:
+        TrainingError: When they do.
+    """
+    if not any(task.weight > 0 for task in tasks):
+        raise TrainingError("every task has weight 0, so nothing would train; give one task a weight above 0")
+    if train.patience and valid is None:
+        raise TrainingError("train.patience asks for early stopping, which needs validation rows; give some, or set 0")
 
 
-def _load(
-    table: pa.Table,
-    spec: InputSpec,
-    vocab: Vocabularies,
-    tasks: tuple[Task, ...],
-    *,
-    groups: int,
-    device: torch.device,
-) -> Window:
-    """Encode a whole table once; batches are then rows of these tensors."""
-    group = torch.from_numpy(group_codes(table, groups).astype(np.int64))
-    encoded = encode(table, spec, vocab)
-    arrays = (encoded.index, encoded.numeric, encoded.history)
-    index, numeric, history = (torch.from_numpy(array).to(device) for array in arrays)
-    labels = torch.from_numpy(np.stack([_labels(table, task) for task in tasks], axis=1))
-    return Window((index, numeric, history), group.to(device), labels.to(device))
+def build(setup: Setup, recipe: ModelRecipe, spec: InputSpec, vocab: Vocabularies) -> State:
+    """A model with fresh weights, its loss and its optimizer.
+
+    Args:
+        setup: What stays as it is.
+        recipe: Network kind and sizes.
+        spec: What the model reads.
+        vocab: Fitted on the window.
+
+    Returns:
+        The state before the first step.
+    """
+    train, tasks, groups, device = setup.train, setup.tasks, len(setup.group_names), setup.device
+    # Initial weights are drawn on the CPU, so that a seed means the same ones on every device.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(train.seed)
+        model = Ranker(recipe, train, spec, vocab, behaviours=len(tasks), facets=(groups,)).to(device)
+    tally = setup.window.tally
+    weights = positive_weights(tasks, torch.from_numpy(tally.positive), torch.from_numpy(tally.present))
+    loss = MultiTaskLoss(tasks, train, weights).to(device)
+    optimizer = Optimizer(model.network.parameters(), model.encoder, loss, train)
+    state = State(model.train(), loss, optimizer, LossSums.zeros(groups, len(tasks), device))
+    if train.patience and setup.valid is not None:
+        state.stopping = EarlyStopping.over(train.patience, tasks, setup.valid.tally.constant_losses(tasks))
+    return state
 
 
-def _labels(table: pa.Table, task: Task) -> NDArray[np.float32]:
-    if task.name not in table.column_names:
-        raise SourceError(f"label column {task.name!r} is missing; the table has {table.column_names}")
-    column = table[task.name].cast(pa.float32()).combine_chunks()
-    labels: NDArray[np.float32] = column.to_numpy(zero_copy_only=False)
-    present = labels[~np.isnan(labels)]
-    top = 1.0 if task.loss == "bce" else np.inf
-    wrong = int(((present < 0) | (present > top) | np.isinf(present)).sum())
-    if wrong:
-        allowed = "0 to 1" if task.loss == "bce" else "finite and at least 0"
-        raise TrainingError(f"{wrong} of {len(present)} labels of task {task.name!r} are out of range: {allowed}")
-    return labels
+def identify(
+    setup: Setup, recipe: ModelRecipe, spec: InputSpec, vocab: Vocabularies, start: Fitted | None
+) -> dict[str, str]:
+    """What a checkpoint of this training belongs to: see :func:`components.models.checkpoint.digests`."""
+    return checkpoint.digests(
+        asdict(setup.train),
+        recipe=asdict(recipe),
+        tasks=[asdict(task) for task in setup.tasks],
+        groups=setup.group_names,
+        inputs=asdict(spec),
+        vocabularies=vocab.to_json(spec),
+        window=setup.window.sha256(),
+        validation=None if setup.valid is None else setup.valid.sha256(),
+        start=None if start is None else checkpoint.weights_digest(start.model),
+    )
 
 
-def _check_labels(window: Window, tasks: tuple[Task, ...], group_names: tuple[str, ...]) -> tuple[str, ...]:
-    present = (~torch.isnan(window.labels)).sum(0).tolist()
-    positive = (window.labels > 0).sum(0).tolist()
-    if not any(present):
-        names = [task.name for task in tasks]
-        raise TrainingError(f"none of the {len(window)} rows of the training window has a label for any of {names}")
-    warnings = []
-    for task, labelled, positives in zip(tasks, present, positive, strict=True):
-        if labelled == 0:
-            warnings.append(f"task {task.name!r} has no label in the training window: its head is untrained")
-        elif positives == 0:
-            warnings.append(f"task {task.name!r} has no positive among {labelled} labels of the training window")
-    counts = torch.bincount(window.group, minlength=len(group_names)).tolist()
-    for name, count in zip(group_names, counts, strict=True):
-        if count == 0:
-            warnings.append(f"group {name!r} has no row in the training window: heads of its own are untrained")
-    return tuple(warnings)
+def epoch_batches(setup: Setup, step: int) -> Generator[tuple[Tensor, int], None, None]:
+    """What is left, after ``step`` steps, of the epoch at hand: packed rows and the labels present in them."""
+    epoch, done = divmod(step, setup.steps_per_epoch)
+    train = setup.train
+    return batches(setup.window.shelf, train.batch_size, seed=train.seed, epoch=epoch, skip=done)
 
 
-def _forward(model: Ranker, window: Window, rows: Tensor, tasks: tuple[Task, ...], batch: str) -> TaskLosses:
-    index, numeric, history = (part[rows] for part in window.inputs)
-    logits = model.forward(index, numeric, history, window.group[rows])
-    return masked_loss(logits, window.labels[rows], tasks, batch)
+def ended(state: State) -> bool:
+    """Whether early stopping has ended the training."""
+    return state.stopping is not None and state.stopping.ended
 
 
-def _evaluate(
-    model: Ranker, window: Window | None, tasks: tuple[Task, ...], group_names: tuple[str, ...], batch_size: int
-) -> LossSums:
-    device = next(model.parameters()).device
-    sums = LossSums(len(group_names), len(tasks), device)
-    if window is None:
-        return sums
-    model.eval()
-    with torch.no_grad():
-        for rows in torch.split(torch.arange(len(window), device=device), batch_size):
-            sums.add(_forward(model, window, rows, tasks, "the validation rows"), window.group[rows])
-    return sums
+def keep(setup: Setup, state: State, checkpoints: Checkpoints, identity: dict[str, str]) -> None:
+    """Write a checkpoint: the first process does, with the losses of all."""
+    setup.team.share_losses(state.sums)
+    setup.team.keep_on_first(state.sums)
+    if setup.team.rank == 0:
+        checkpoint.save(checkpoints, state, identity)
+    setup.team.wait()
 
 
-def _records(
-    epoch: int, tasks: tuple[Task, ...], group_names: tuple[str, ...], train: LossSums, valid: LossSums
-) -> list[EpochLoss]:
-    """One record per task over all rows, then one per task and group."""
-    sums = [torch.cat([part.sum(0, keepdim=True), part]) for s in (train, valid) for part in (s.loss, s.entries)]
-    train_loss, train_entries, valid_loss, valid_entries = (part.tolist() for part in sums)
-    records = []
-    for g, group in enumerate((None, *group_names)):
-        for t, task in enumerate(tasks):
-            entries, held = int(train_entries[g][t]), int(valid_entries[g][t])
-            records.append(
-                EpochLoss(
-                    epoch,
-                    task.name,
-                    group,
-                    train_loss[g][t] / entries if entries else None,
-                    entries,
-                    valid_loss[g][t] / held if held else None,
-                    held,
-                )
-            )
-    return records
+def interrupted(setup: Setup, state: State, checkpoints: Checkpoints | None) -> TrainingInterruptedError:
+    """The error that ends a training that was asked to end."""
+    kept = "its state is in a checkpoint, and running the step again goes on from there"
+    lost = "there was no place for a checkpoint, so running it again starts from the beginning"
+    return TrainingInterruptedError(
+        f"training was asked to end (SIGTERM) after step {state.step} of {setup.steps}; {kept if checkpoints else lost}"
+    )

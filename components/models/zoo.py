@@ -1,101 +1,107 @@
-"""The models that a recipe can name, all with one interface: ``(x [B, D], group [B]) -> logits [B, m]``."""
+"""The models that a recipe can name: settings of one forest of switchers, and the two that are something else.
 
-from dataclasses import dataclass
+=================  ===================================================================================
+kind               graph
+=================  ===================================================================================
+``single``         a network of its own per behaviour, embeddings included; the group is an input
+``shared_bottom``  one switcher over the behaviours, the group is an input; so are the next four
+``cross_stitch``   Misra et al., CVPR 2016
+``mmoe``           Ma et al., KDD 2018
+``cgc``            Tang et al., RecSys 2020, one layer
+``ple``            Tang et al., RecSys 2020, two layers
+``flat``           one switcher over the whole grid behaviours × groups
+``hmtl_behaviour`` one tree: behaviours first, the groups below
+``hmtl_group``     one tree: user groups first, the behaviours below
+``mfh``            one tree per facet, leaves merged (Liu et al., CIKM 2022)
+``mfh_equal``      the same with the large towers for every group
+``biasnet``        PLE over the behaviours; a tower over the group alone adds one logit to every task's
+``mtnas``          searched routes (Chen, Gu, Fu, arXiv 2009.00387)
+=================  ===================================================================================
+"""
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
-from components.config import ModelRecipe
-from components.models.encoder import EMBEDDING_STD
-from components.models.mfh import MFH, Towers
-from components.models.switchers import PLE, SharedBottom
+from torch import nn
 
+from components.models.mfh import FacetForest, Tree
+from components.models.network import Grid, Network, Node
+from components.models.settings import ModelRecipe, SwitcherKind
+from components.models.single import SingleTask
 
-class PLEBaseline(nn.Module):
-    """PLE over the behaviours alone: the group is one more embedded input, not a facet.
-
-    Source: Tang et al., *Progressive Layered Extraction*, RecSys 2020. Level 0 and the layer sizes are the recipe's, so
-    that a comparison with MFH changes nothing but the architecture; every behaviour has one tower, of the large size.
-
-    Args:
-        recipe: Layer sizes; level 2 and the small towers do not exist here.
-        inputs: D, width of x.
-        behaviours: m.
-        groups: k.
-        group_width: Embedding width of the group.
-    """
-
-    def __init__(self, recipe: ModelRecipe, inputs: int, behaviours: int, groups: int, group_width: int) -> None:
-        super().__init__()
-        self.group = nn.Parameter(torch.empty(groups, group_width).normal_(std=EMBEDDING_STD))
-        inputs += group_width
-        self.level0 = SharedBottom(inputs, recipe.level0_width) if recipe.level0_width else None
-        self.by_behaviour = PLE(
-            recipe.level0_width or inputs,
-            recipe.level1_widths,
-            behaviours,
-            recipe.level1_experts,
-            recipe.level1_shared,
-        )
-        self.towers = Towers(behaviours, recipe.level1_widths[1], recipe.tower_widths)
-
-    def forward(self, x: Tensor, group: Tensor) -> Tensor:
-        """Logits of every behaviour.
-
-        Args:
-            x: float32 [B, D].
-            group: Integer [B], 0 to k - 1.
-
-        Returns:
-            float32 [B, m].
-        """
-        z = torch.cat([x, functional.embedding(group.long(), self.group)], dim=1)
-        if self.level0 is not None:
-            z = self.level0.forward_branch(z)
-        return self.towers.forward(self.by_behaviour.forward(z).transpose(0, 1)).T
+# Kinds that are one switcher over the behaviours, and that switcher.
+BY_BEHAVIOUR: dict[str, SwitcherKind] = {
+    "shared_bottom": "shared_bottom",
+    "cross_stitch": "cross_stitch",
+    "mmoe": "mmoe",
+    "cgc": "cgc",
+    "ple": "ple",
+    "biasnet": "ple",
+}
 
 
-@dataclass(frozen=True)
-class ParameterCount:
-    """How many trained numbers a block holds."""
-
-    block: str
-    parameters: int
+def copies(recipe: ModelRecipe, behaviours: int) -> int:
+    """How many encoders a model reads: one, or one per behaviour where nothing is shared."""
+    return behaviours if recipe.kind == "single" else 1
 
 
-def build(recipe: ModelRecipe, inputs: int, behaviours: int, groups: int, group_width: int = 4) -> nn.Module:
+def build(
+    recipe: ModelRecipe, inputs: int, behaviours: int, facets: Sequence[int] = (3,), group_width: int = 4
+) -> nn.Module:
     """Build the network that a recipe names, with fresh weights from torch's global generator.
 
     Args:
         recipe: Kind and layer sizes.
-        inputs: D, width of the encoder's output.
+        inputs: D, width of the encoder's output (of one copy).
         behaviours: m.
-        groups: k.
-        group_width: Embedding width of the group where it is an input.
+        facets: Sizes of the facets of which a sample has one value, the user groups first.
+        group_width: Embedding width of the cell where it is an input.
 
     Returns:
-        A module ``(x [B, D], group [B]) -> logits [B, m]``.
+        A :class:`Network` that is also a module ``(x [B, D], cell [B]) -> logits [B, m]``.
     """
-    if recipe.kind == "mfh":
-        return MFH(recipe, inputs, behaviours, groups)
-    return PLEBaseline(recipe, inputs, behaviours, groups, group_width)
+    grid = Grid(behaviours, tuple(facets))
+    kind, no_cells = recipe.kind, Grid(behaviours)
+    group_input = (grid.cells, group_width)
+    if kind == "single":
+        return SingleTask(behaviours, recipe, inputs, group_input)
+    if kind == "mtnas":
+        from components.models.mtnas import RoutedNetwork
+
+        routed: nn.Module = RoutedNetwork(behaviours, recipe, inputs, group_input)
+        return routed
+    if kind in BY_BEHAVIOUR:
+        recipe = replace(recipe, level1=replace(recipe.level1, kind=BY_BEHAVIOUR[kind]))
+        if kind == "biasnet":
+            return FacetForest(no_cells, (((0,),),), recipe, inputs, bias_groups=grid.cells)
+        return FacetForest(no_cells, (((0,),),), recipe, inputs, group_input=group_input)
+    return FacetForest(grid, trees(kind, len(grid.facets)), recipe, inputs, equal_towers=kind == "mfh_equal")
 
 
-def parameter_table(model: nn.Module) -> tuple[ParameterCount, ...]:
-    """Parameters by block.
+def trees(kind: str, facets: int) -> tuple[Tree, ...]:
+    """The trees of a kind that branches over the whole grid.
 
     Args:
-        model: Any module.
+        kind: ``flat``, ``hmtl_behaviour``, ``hmtl_group``, ``mfh`` or ``mfh_equal``.
+        facets: Facets beside the behaviours.
 
     Returns:
-        One entry per direct child or direct parameter, in order of definition, then the total.
+        Its trees; facet 0 is the behaviours.
     """
-    counts: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        block = name.split(".")[0]
-        counts[block] = counts.get(block, 0) + parameter.numel()
-    return (
-        *(ParameterCount(block, count) for block, count in counts.items()),
-        ParameterCount("total", sum(counts.values())),
-    )
+    every = tuple(range(facets + 1))
+
+    def nested(first: int) -> Tree:
+        return ((first,), *((facet,) for facet in every if facet != first))
+
+    found: dict[str, tuple[Tree, ...]] = {
+        "flat": ((every,),),
+        "hmtl_behaviour": (nested(0),),
+        "hmtl_group": (nested(1),),
+    }
+    return found.get(kind, tuple(nested(first) for first in every))
+
+
+def nodes(network: nn.Module) -> list[Node]:
+    """Every block of a network's graph: see :class:`Node`."""
+    return cast(Network, network).nodes()

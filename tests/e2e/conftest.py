@@ -70,8 +70,8 @@ def shorten(file: Path) -> None:
     data["train"] = {"window_days": 3, "epochs": 1}
     data["simulator"] = {"ensemble": 2, "epochs": 1, "rollouts": 1, "response_rows": 20_000}
     data["simulator"] |= {"candidates": 10, "max_slots": 10}
-    sizes = {"level0_width": 16, "level1_widths": [16, 8], "level2_width": 8, "tower_widths": [8]}
-    data["models"] = {kind: {"kind": kind, **sizes, "small_tower_widths": [8]} for kind in ("mfh", "ple")}
+    sizes = {"level0_width": 16, "level1": {"widths": [16, 8]}, "deeper": {"kind": "cgc", "widths": [8]}}
+    data["sizes"] = sizes | {"tower_widths": [8], "small_tower_widths": [8]}
     file.write_text(yaml.safe_dump(data))
 
 

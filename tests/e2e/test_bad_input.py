@@ -101,9 +101,11 @@ class Feed:
 
 PIPELINE: dict[str, Any] = {
     "tasks": [{"name": name} for name in ("completion", "finish", "skip", "like")],
-    "models": {
-        kind: {"kind": kind, "level0_width": 8, "level1_widths": [8, 8], "level2_width": 8, "tower_widths": [8]}
-        for kind in ("mfh", "ple")
+    "sizes": {
+        "level0_width": 8,
+        "level1": {"widths": [8, 8]},
+        "deeper": {"kind": "cgc", "widths": [8]},
+        "tower_widths": [8],
     },
     "train": {"window_days": 2, "epochs": 1},
     "simulator": {

@@ -36,9 +36,11 @@ SMALL_WORLD = {
     },
     "train": {"window_days": 2, "epochs": 1},
     "simulator": {"ensemble": 2, "epochs": 1, "rollouts": 1},
-    "models": {
-        kind: {"kind": kind, "level0_width": 16, "level1_widths": [16, 8], "level2_width": 8, "tower_widths": [8]}
-        for kind in ("mfh", "ple")
+    "sizes": {
+        "level0_width": 16,
+        "level1": {"widths": [16, 8]},
+        "deeper": {"kind": "cgc", "widths": [8]},
+        "tower_widths": [8],
     },
 }
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from components.config import ModelRecipe, Task, TrainSettings
 from components.models.fields import InputSpec
+from components.models.settings import ModelRecipe, SwitcherSettings, Task, TrainSettings
 
-TASKS = (Task(name="completion"), Task(name="finish"), Task(name="like"))
+TASKS = (Task("completion"), Task("finish"), Task("like"))
 GROUPS = ("new", "low", "high")
 SPEC = InputSpec(
     ids=("user_id", "video_id"),
@@ -20,8 +20,8 @@ SPEC = InputSpec(
 RECIPE = ModelRecipe(
     kind="mfh",
     level0_width=32,
-    level1_widths=(16, 16),
-    level2_width=16,
+    level1=SwitcherSettings("ple", (16, 16), experts=2, shared=2),
+    deeper=SwitcherSettings("cgc", (16,), experts=1, shared=1),
     tower_widths=(16,),
     small_tower_widths=(8,),
 )

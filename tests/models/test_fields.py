@@ -72,6 +72,23 @@ def test_vocabularies_do_not_depend_on_row_order_and_survive_json():
         Vocabularies.from_json(text, SPEC)
 
 
+def test_parts_give_what_the_whole_gives():
+    table = planted.window(500)
+    whole = Vocabularies.fit(table, planted.SPEC, 3)
+    parts = Vocabularies.fit([table.slice(0, 130), table.slice(130, 0), table.slice(130)], planted.SPEC, 3)
+    assert [one.to_pylist() for one in parts.values] == [one.to_pylist() for one in whole.values]
+    np.testing.assert_allclose(parts.means, whole.means, rtol=1e-12)
+    np.testing.assert_allclose(parts.stds, whole.stds, rtol=1e-12)
+    assert parts.history_length == whole.history_length
+
+
+def test_a_column_that_never_varied_is_read_as_zero_whatever_comes():
+    vocab = Vocabularies.fit(TABLE, SPEC, 1)
+    assert vocab.constant(SPEC) == ("same",)
+    moved = TABLE.set_column(3, "same", pa.array([7.0] * 5, pa.float32()))
+    assert encode(moved, SPEC, vocab).numeric[:, 1].tolist() == [0] * 5
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
