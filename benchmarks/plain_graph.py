@@ -11,10 +11,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from components.models.mfh import BEHAVIOURS, FacetForest, FacetTree
 from components.models.network import Towers
-from components.models.switchers import CGC, PLE, CrossStitch, Gate, Layers, MMoE, SharedBottom, Switcher
+from components.models.switchers import CGC, LEAK, PLE, CrossStitch, Gate, Layers, MMoE, SharedBottom, Switcher
 
 Read = Callable[[nn.Parameter], Tensor]
 
@@ -72,11 +73,11 @@ class Plain(nn.Module):
         part = slice(number * width, (number + 1) * width)
         found: list[nn.Module] = [
             self.linear(layers.weight, lambda w: w[instance][:, part], layers.bias, lambda b: b[instance][part]),
-            nn.ReLU(),
+            nn.LeakyReLU(LEAK),
         ]
         for weight, bias in zip(layers.weights, layers.biases, strict=True):
             found += [self.linear(weight, lambda w: w[instance, number], bias, lambda b: b[instance, number, 0])]
-            found += [nn.ReLU()]
+            found += [nn.LeakyReLU(LEAK)]
         return nn.Sequential(*found)
 
     def gate(self, stack: Gate, instance: int, branch: int) -> nn.Linear:
@@ -257,7 +258,7 @@ class PlainForest(Plain):
         """Logits of every task: x [B, D], cell [B] (read where the group is an input) to [B, cells, m]."""
         if self.group is not None:
             x = torch.cat([x, self.group[cell.long()]], dim=1)
-        z = x if self.level0 is None else torch.relu(self.level0(x))
+        z = x if self.level0 is None else functional.leaky_relu(self.level0(x), LEAK)
         leaves = [tree(z) for tree in self.trees]
         grid = self.grid
         found = []
@@ -282,5 +283,5 @@ class PlainForest(Plain):
     def _tower(self, towers: Towers, behaviour: int) -> nn.Sequential:
         layers: list[nn.Module] = []
         for weight, bias in zip(towers.weights, towers.biases, strict=True):
-            layers += [self.linear(weight, lambda w: w[behaviour], bias, lambda b: b[behaviour, 0]), nn.ReLU()]
+            layers += [self.linear(weight, lambda w: w[behaviour], bias, lambda b: b[behaviour, 0]), nn.LeakyReLU(LEAK)]
         return nn.Sequential(*layers[:-1])

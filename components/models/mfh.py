@@ -6,9 +6,9 @@ computed; outputs and gradients equal those of the full graph, in which every sa
 its own.
 
 Source: Liu et al., *Multi-Faceted Hierarchical Multi-Task Learning for Recommender Systems*, CIKM 2022, section 3 and
-the released graph. Decisions where public sources are silent: activations are ReLU; every user group but the most
-active one (the last) gets the recipe's smaller towers; with three facets there is one tree per facet, in which that
-facet comes first and the others nest below it in declared order.
+the released graph. Decisions where public sources are silent: activations are ReLU with a small slope below 0
+(``switchers.LEAK``); every user group but the most active one (the last) gets the recipe's smaller towers; with three
+facets there is one tree per facet, in which that facet comes first and the others nest below it in declared order.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from components.models.switchers import glorot, zeros
+from components.models.switchers import activate, glorot, zeros
 
 EMBEDDING_STD = 0.05
 
@@ -91,7 +91,7 @@ class Towers(nn.Module):
         for at, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
             if at < last:
-                hidden = torch.relu_(hidden)
+                hidden = activate(hidden)
         return hidden.squeeze(-1)
 
 

@@ -110,6 +110,10 @@ class SwitcherSettings:
         require(
             len(self.widths) > 0 and min(self.widths) > 0, f"widths must be positive and not empty, found {self.widths}"
         )
+        require(
+            self.kind != "ple" or len(self.widths) == 2,
+            f"PLE has two layers, found widths {self.widths}; name another kind, such as cgc",
+        )
         require(self.experts > 0 and self.shared > 0, "a switcher needs at least one expert a branch and one shared")
 
 

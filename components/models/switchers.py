@@ -20,7 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.settings import Gate as GateKind
-from components.models.settings import SwitcherSettings, require
+from components.models.settings import SwitcherSettings
+
+# Slope of the activation below 0. With none, every unit of a narrow tower can die in one step and its task stays a
+# constant for good.
+LEAK = 0.1
 
 # Share of a branch's own hidden layer in a fresh cross-stitch unit; the rest is spread over the others.
 STITCH_OWN = 0.9
@@ -40,13 +44,18 @@ def glorot(*shape: int, fan_out: int = 0) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
 
+def activate(hidden: Tensor) -> Tensor:
+    """Leaky ReLU in place, the activation of every layer: ``max(h, LEAK h)``; no view, or it costs a copy."""
+    return functional.leaky_relu_(hidden, LEAK)
+
+
 def zeros(*shape: int) -> nn.Parameter:
     """A stack of biases."""
     return nn.Parameter(torch.zeros(*shape))
 
 
 class Layers(nn.Module):
-    """Stacks of ``count`` networks of dense ReLU layers that read one input, for every instance.
+    """Stacks of ``count`` networks of dense layers that read one input, for every instance.
 
     Args:
         instances: P.
@@ -66,7 +75,7 @@ class Layers(nn.Module):
         self.count = count
 
     def forward(self, u: Tensor, others: "Layers | None" = None) -> Tensor:
-        """``relu(... relu(u W_1 + b_1) ...)`` of every network.
+        """``act(... act(u W_1 + b_1) ...)`` of every network.
 
         Args:
             u: float32 [P, B, in].
@@ -84,7 +93,7 @@ class Layers(nn.Module):
             return hidden
         hidden = hidden.permute(0, 2, 1, 3).reshape(instances * count, rows, -1)
         for weight, bias in rest:
-            hidden = torch.relu_(torch.baddbmm(bias.flatten(0, 1), hidden, weight.flatten(0, 1)))
+            hidden = activate(torch.baddbmm(bias.flatten(0, 1), hidden, weight.flatten(0, 1)))
         return hidden.view(instances, count, rows, -1).transpose(1, 2)
 
     def _stacks(self) -> list[tuple[Tensor, Tensor]]:
@@ -108,11 +117,11 @@ def linear(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def dense(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``relu(u W + b)`` per instance: [P, B, in], [P, in, out], [P, out] to [P, B, out]."""
+    """``act(u W + b)`` per instance: [P, B, in], [P, in, out], [P, out] to [P, B, out]."""
     if len(weight) == 1:
         # In place before any view is taken: in place on a view costs a copy of the whole.
-        return torch.relu_(torch.addmm(bias.squeeze(0), u.squeeze(0), weight.squeeze(0))).unsqueeze(0)
-    return torch.relu_(linear(u, weight, bias))
+        return activate(torch.addmm(bias.squeeze(0), u.squeeze(0), weight.squeeze(0))).unsqueeze(0)
+    return activate(linear(u, weight, bias))
 
 
 class Gate(nn.Module):
@@ -300,7 +309,6 @@ class PLE(Switcher):
 
     def __init__(self, instances: int, inputs: int, routes: int, branches: int, settings: SwitcherSettings) -> None:
         super().__init__(instances, inputs, routes, branches, settings)
-        require(len(settings.widths) == 2, f"PLE has two layers, found widths {settings.widths}")
         n, n_s, (first, second) = settings.experts, settings.shared, settings.widths
         own = branches * n
         total = routes * own + n_s

@@ -197,12 +197,18 @@ def build(setup: Setup, recipe: ModelRecipe, spec: InputSpec, vocab: Vocabularie
 
     Returns:
         The state before the first step.
+
+    Raises:
+        TrainingError: When the recipe's sizes make no graph.
     """
     train, tasks, groups, device = setup.train, setup.tasks, len(setup.group_names), setup.device
     # Initial weights are drawn on the CPU, so that a seed means the same ones on every device.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)
-        model = Ranker(recipe, train, spec, vocab, behaviours=len(tasks), facets=(groups,)).to(device)
+        try:
+            model = Ranker(recipe, train, spec, vocab, behaviours=len(tasks), facets=(groups,)).to(device)
+        except ValueError as error:
+            raise TrainingError(f"the sizes of {recipe.kind} make no graph: {error}") from error
     tally = setup.window.tally
     weights = positive_weights(tasks, torch.from_numpy(tally.positive), torch.from_numpy(tally.present))
     loss = MultiTaskLoss(tasks, train, weights).to(device)

@@ -10,7 +10,7 @@ from benchmarks.plain_graph import PlainForest
 from components.models.mfh import FacetForest
 from components.models.network import Grid, Towers
 from components.models.settings import MODEL_KINDS, ModelRecipe, SwitcherSettings
-from components.models.switchers import switcher
+from components.models.switchers import activate, switcher
 from components.models.zoo import build, nodes, trees
 
 SMALL = ModelRecipe(
@@ -110,7 +110,7 @@ def test_a_gated_merge_mixes_the_trees_of_each_task():
     model = build(replace(SMALL, merge="gate"), 9, 2, (3,))
     away_from_zero(model)
     x, cell = torch.randn(5, 9), torch.full((5,), 1)
-    z = torch.relu(x @ model.level0[0][0] + model.level0[1][0])
+    z = activate(x @ model.level0[0][0] + model.level0[1][0])
     leaves = torch.stack([tree(z.unsqueeze(0), 1) for tree in model.trees])
     gate = model.merger.gates[1]
     weights = (z @ gate.weight[0] + gate.bias[0]).view(5, 2, 2).softmax(-1)
