@@ -3,13 +3,15 @@
 from datetime import date
 
 from components.context import Context, StepResult, inputs_of
+from components.errors import MissingPartitionError
 from simulator.experiment import Experiment
+from simulator.report.diagnostics import Diagnostics
 
 PAGE = "report.html"
 
 
 def report(context: Context, day: date) -> StepResult:
-    """Render the day's experiment.
+    """Render the day's experiment, with the diagnostics of its treatment where the lake has them.
 
     Args:
         context: Pipeline, settings, run.
@@ -19,16 +21,19 @@ def report(context: Context, day: date) -> StepResult:
         Hash of the page and where it lies.
 
     Raises:
-        MissingPartitionError: When the experiment is not in the lake.
+        MissingPartitionError: When the experiment is not in the lake, or diagnostics are asked for and not there.
     """
     from simulator.report.page import render
 
     partition = context.runs.get("experiment", day)
-    page = render(read_experiment(context, day))
-    with context.runs.write("report", day, context.pipeline.config_hash, inputs_of(partition)) as writer:
+    experiment = read_experiment(context, day)
+    diagnostics, diagnosed = find_diagnostics(context, experiment)
+    page = render(experiment, diagnostics)
+    with context.runs.write("report", day, context.pipeline.config_hash, inputs_of(partition) | diagnosed) as writer:
         writer.text(PAGE, page)
     found = context.runs.get("report", day)
-    return StepResult("report", day, inputs_of(found), {"page": found.url(PAGE), "bytes": len(page.encode())})
+    facts = {"page": found.url(PAGE), "bytes": len(page.encode()), "diagnostics": diagnostics is not None}
+    return StepResult("report", day, inputs_of(found), facts)
 
 
 def read_experiment(context: Context, day: date) -> Experiment:
@@ -45,6 +50,34 @@ def read_experiment(context: Context, day: date) -> Experiment:
         MissingPartitionError: When the day was not analysed.
     """
     return Experiment.model_validate_json(context.runs.get("experiment", day).bytes("experiment.json"))
+
+
+def find_diagnostics(context: Context, experiment: Experiment) -> tuple[Diagnostics | None, dict[str, str]]:
+    """The diagnostics of the treatment of an experiment.
+
+    Args:
+        context: Pipeline and settings.
+        experiment: The record of the day.
+
+    Returns:
+        The record, with the hash of its partition as a manifest's input; None and nothing where the lake has none of
+        this very bundle.
+
+    Raises:
+        MissingPartitionError: When there is none although the pipeline asks for them.
+    """
+    day = date.fromisoformat(experiment.day)
+    partition = context.runs.find("diagnostics", day)
+    if partition is not None:
+        record = Diagnostics.model_validate_json(partition.bytes("diagnostics.json"))
+        if record.bundle in {arm.bundle for arm in experiment.arms if arm.role == "treatment"}:
+            return record, inputs_of(partition)
+    if context.pipeline.diagnostics:
+        raise MissingPartitionError(
+            f"diagnostics is on, but the lake has no 'diagnostics' of the treatment of {day}; run 'mfh step diagnose "
+            f"--date {day}'"
+        )
+    return None, {}
 
 
 def find_report(context: Context, day: date) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import ConfigError
 
 if TYPE_CHECKING:
+    from components.config import Pipeline
     from components.context import Context, StepResult
 
 log = logging.getLogger("mfh")
@@ -21,13 +22,21 @@ log = logging.getLogger("mfh")
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its name, where its function is, fixed arguments, and a sentence for people."""
+    """One step: its name, where its function is, fixed arguments, and a sentence for people.
+
+    ``setting`` names the pipeline's switch of a step that is no part of every day.
+    """
 
     name: str
     function: str
     meaning: str
     arguments: tuple[tuple[str, Any], ...] = ()
     per_shard: bool = False
+    setting: str = ""
+
+    def is_part_of(self, pipeline: "Pipeline") -> bool:
+        """Whether a day of the pipeline has this step."""
+        return not self.setting or bool(getattr(pipeline, self.setting))
 
     def load(self) -> Callable[..., "StepResult"]:
         """Import the step's module and return its function."""
@@ -48,6 +57,12 @@ STEPS: tuple[Step, ...] = (
     Step("evaluate", "evaluate:evaluate", "Measure both arms on the held-out day, per task and user group."),
     Step("respond", "respond:respond", "Fit the model of how users respond to what they are shown."),
     Step("simulate", "simulate:simulate", "Roll out both arms on the held-out sessions of a shard.", per_shard=True),
+    Step(
+        "diagnose",
+        "diagnose:diagnose",
+        "Look inside the treatment: gates, gains over single tasks, overfitting (where diagnostics is true).",
+        setting="diagnostics",
+    ),
     Step("analyse", "analyse:analyse", "Turn outcomes into lifts with intervals and a verdict."),
     Step("report", "report:report", "Write the report page."),
     Step("promote", "promote:promote", "Decide on promotion and record it in the model registry."),
@@ -89,7 +104,8 @@ def run_step(context: "Context", name: str, day: date, shard: int | None = None)
 
 def run_day(context: "Context", day: date) -> list["StepResult"]:
     """Run every step of a day in one process, in order."""
-    return [result for step in STEPS for result in run_step(context, step.name, day)]
+    steps = [step for step in STEPS if step.is_part_of(context.pipeline)]
+    return [result for step in steps for result in run_step(context, step.name, day)]
 
 
 def _timed(

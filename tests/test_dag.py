@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.config import Settings, load_pipeline
+from components.config import MODEL_KINDS, Settings, load_pipeline
 from components.context import Context
 from components.days import day_range, midnight
 from components.lake import Lake, Partition
@@ -48,8 +48,9 @@ FIXTURE = {
     "train": {"window_days": 2, "epochs": 1, "batch_size": 128},
     "simulator": {"shards": SHARDS, "ensemble": 2, "epochs": 1, "rollouts": 1, "candidates": 10, "max_slots": 10},
     "decision": {"min_users": 10},
+    "diagnostics": True,
 }
-# A feed that grows has no last day.
+# A feed that grows has no last day; a pipeline that asks for no diagnostics has no such task.
 GROWING = {"name": "growing", "feed": {"kind": "world", "first_day": date(2022, 1, 1)}}
 
 SCRIPT = '''
@@ -245,8 +246,17 @@ def test_every_step_is_a_task_that_retries_with_backoff_and_ends(seen: Seen) -> 
 
 def test_training_takes_turns_on_the_gpu_pool_and_writers_of_the_online_store_on_theirs(seen: Seen) -> None:
     pools = {name: task["pool"] for name, task in seen.dag["tasks"].items() if task["pool"] != "default_pool"}
-    assert pools == {"train_treatment": "gpu", "train_baseline": "gpu", "materialize": "online_store"}
+    trained = dict.fromkeys(("train_treatment", "train_baseline", "diagnose"), "gpu")
+    assert pools == trained | {"materialize": "online_store"}
     assert seen.dag["tasks"]["train_baseline"]["upstream"] == ["train_treatment"]
+
+
+def test_diagnostics_are_a_task_where_the_pipeline_asks_for_them(seen: Seen) -> None:
+    tasks, others = seen.dag["tasks"], seen.airflow["dags"]["mfh_daily_growing"]["tasks"]
+    assert tasks["diagnose"]["upstream"] == ["train_baseline"]
+    assert sorted(tasks["report"]["upstream"]) == ["analyse", "diagnose"]
+    assert set(others) == {*BY_NAME, "shards"} - {"diagnose"}
+    assert others["report"]["upstream"] == ["analyse"]
 
 
 def test_only_simulate_is_mapped_and_nothing_reads_a_log_that_was_not_checked(seen: Seen) -> None:
@@ -277,7 +287,7 @@ def test_params_are_typed_and_default_to_the_file(seen: Seen) -> None:
         "shards": ("integer", SHARDS),
         "promote": ("boolean", True),
     }
-    assert params["treatment"]["enum"] == params["baseline"]["enum"] == ["mfh", "ple"]
+    assert params["treatment"]["enum"] == params["baseline"]["enum"] == list(MODEL_KINDS)
 
 
 def test_a_malformed_param_is_refused_before_anything_runs(seen: Seen) -> None:
@@ -304,7 +314,13 @@ def test_the_day_leaves_every_partition_in_the_lake(seen: Seen) -> None:
     assert {("sessions", str(HELD)), ("session_videos", str(HELD))} <= set(data)
     checked = {("validation_log", str(day)) for day in (*TRAINED, HELD, DAY)}
     outputs = ["training_set", "model_treatment", "model_baseline", "evaluation", "response", "experiment"]
-    outputs += ["report", "promotion", "validation_features", *(f"rollouts-{n}-of-{SHARDS}" for n in range(SHARDS))]
+    outputs += [
+        "diagnostics",
+        "report",
+        "promotion",
+        "validation_features",
+        *(f"rollouts-{n}-of-{SHARDS}" for n in range(SHARDS)),
+    ]
     assert checked | {(name, str(DAY)) for name in outputs} <= set(runs)
     for key, partition in (data | runs).items():
         assert partition.manifest.files, key
@@ -344,6 +360,7 @@ def test_the_experiment_keeps_the_calendar_and_the_report_says_its_verdict(seen:
     assert experiment.metrics
     page = seen.context.runs.get("report", DAY).bytes("report.html").decode()
     assert experiment.verdict.sentence in page
+    assert "Inside the models" in page
 
 
 def test_a_day_without_earlier_days_fails_once_and_says_why(seen: Seen) -> None:

@@ -9,6 +9,8 @@ from markupsafe import Markup
 
 from simulator.experiment import Estimate, Experiment, MetricResult, Quality, Role, Rung, Segment
 from simulator.report import charts, numbers
+from simulator.report.diagnostics import Diagnostics
+from simulator.report.inside import inside
 
 _SEGMENTS: dict[Segment, str] = {
     "all": "All users",
@@ -95,13 +97,14 @@ class Depths:
     chart: Markup | None
 
 
-def render(experiment: Experiment) -> str:
+def render(experiment: Experiment, diagnostics: Diagnostics | None = None) -> str:
     """Write the report of one experiment.
 
-    The same record gives the same bytes.
+    The same records give the same bytes.
 
     Args:
-        experiment: The record; nothing else is read.
+        experiment: The record of the experiment.
+        diagnostics: What is known of the inside of its treatment, None to leave that section out. Nothing else is read.
 
     Returns:
         One self-contained HTML page without scripts, which loads nothing.
@@ -123,6 +126,7 @@ def render(experiment: Experiment) -> str:
             calibration_titles={m.name: m.title for m in experiment.metrics},
             depths=_depths(experiment),
             quality=_quality(experiment.quality),
+            inside=inside(diagnostics, _SEGMENTS) if diagnostics else None,
         )
     )
     # The template opens with its macros, whose line ends would stand before the doctype.

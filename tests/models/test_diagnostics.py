@@ -1,5 +1,6 @@
 """Gains and local overfitting: hand-made predictions and curves with known answers."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -115,8 +116,7 @@ def gains(single: list[list[float]], model: list[list[float]], labels: list[list
     return list(multi_task_gains(TASKS, GROUPS, y, group, users, model=mine, single=theirs))
 
 
-NAN = float("nan")
-LABELS = [[1.0, 1], [1.0, 0], [1.0, 1], [1.0, 0], [2.0, 0], [NAN, 0]]
+LABELS = [[1.0, 1], [1.0, 0], [1.0, 1], [1.0, 0], [2.0, 0], [math.nan, 0]]
 # Off by a half everywhere, and a like score that puts one of the two positives of group 0 below a negative.
 SINGLE = [[1.5, 0.9], [1.5, 0.5], [1.5, 0.2], [1.5, 0.3], [1.5, 0.1], [1.5, 0.1]]
 MODEL = [[1.25, 0.9], [1.25, 0.2], [1.25, 0.8], [1.25, 0.1], [1.0, 0.1], [1.0, 0.1]]
@@ -155,7 +155,7 @@ def test_a_metric_that_does_not_exist_says_why() -> None:
 
 
 def test_nothing_is_relative_to_a_perfect_single_task_model() -> None:
-    perfect = [[y if y == y else 0.0, 0.5] for y, _ in LABELS]
+    perfect = [[0.0 if math.isnan(y) else y, 0.5] for y, _ in LABELS]
     one = gains(perfect, MODEL, LABELS)[1]
     assert (one.single, one.gain, one.relative) == (0.0, pytest.approx(-0.0625), None)
     assert one.reason == "the single-task value is 0: nothing can be relative to it"

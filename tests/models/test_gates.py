@@ -13,6 +13,7 @@ from components.models.fields import encode
 from components.models.fitted import Fitted
 from components.models.gates import GateWeight, gate_weights
 from components.models.settings import ModelKind, ModelRecipe, SwitcherSettings
+from components.models.switchers import dense
 from components.models.trainer import fit
 from tests.models import planted
 
@@ -55,8 +56,7 @@ def inputs(fitted: Fitted, table: pa.Table, code: int) -> torch.Tensor:
     network = fitted.model.network
     if network.group is not None:
         x = torch.cat([x, network.group[code].expand(len(x), -1)], dim=1)
-    weight, bias = network.level0
-    return torch.relu(x @ weight[0] + bias[0])
+    return dense(x.unsqueeze(0), *network.level0)[0]
 
 
 def weights_by_hand(gate: torch.nn.Module, u: torch.Tensor, instance: int = 0) -> np.ndarray:
@@ -164,6 +164,12 @@ def test_the_gate_over_trees_is_heard(table: pa.Table) -> None:
     for group in planted.GROUPS:
         assert list(found["merge", 1, "like", "like", group]) == ["tree 1", "tree 2"]
         assert sum(found["merge", 1, "like", "like", group].values()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_trees_without_gates_may_have_one_between_them(table: pa.Table) -> None:
+    bottom = SwitcherSettings("shared_bottom", (16,))
+    found = gate_weights(trained(replace(planted.RECIPE, merge="gate", level1=bottom, deeper=bottom)), table)
+    assert {(one.block, one.tree, one.level) for one in found} == {("merge", None, 3)}
 
 
 @pytest.mark.parametrize("kind", ["single", "shared_bottom", "cross_stitch"])
