@@ -19,9 +19,9 @@ from components.context import Context
 from components.dataset import examples, read_examples
 from components.days import day_range, parse_range
 from components.errors import ConfigError, WindowError
-from components.feature_list import feature_list, fingerprint
+from components.feature_list import fingerprint
 from components.features import features
-from components.feed.source import open_source
+from components.feed.source import features_of
 from components.ingest import ensure_days
 from components.init import write_pipeline
 from components.inputs import activity_threshold, input_spec
@@ -127,10 +127,10 @@ def load(data: str, days: Days, cache: Path | None, notify: Notify) -> Examples:
     with ExitStack() as stack:
         root = cache or Path(stack.enter_context(TemporaryDirectory(prefix="mfh-bench-")))
         pipeline = _pipeline(root, data, days)
-        listed = feature_list(open_source(pipeline.feed).user_attributes)
+        listed = features_of(pipeline.feed)
         context = Context(_wide(pipeline, days), _settings(root / f"features-{fingerprint(listed)}"), notify=notify)
         _ensure_examples(context, days)
-        spec = input_spec(open_source(pipeline.feed).user_attributes)
+        spec = input_spec(listed)
         activity = f"user_impressions_{pipeline.groups.activity_days}d"
         wanted = list(day_range(*days.train))
         rows = read_examples(context, wanted, 0.0, [])

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from components.context import Context, StepResult, inputs_of
 from components.days import bounds
 from components.errors import WindowError
-from components.feature_list import Feature, feature_list
+from components.feature_list import Feature
 from components.features import MAX_COMPLETION
 from components.feed.schema import BEHAVIOURS, TIME
-from components.feed.source import open_source
+from components.feed.source import features_of
 from components.ingest import ensure_days
 from components.inputs import activity_threshold, days_between, log_days, model_inputs, user_group
 from components.lake import Partition
@@ -104,7 +104,7 @@ def examples(context: Context, day: date) -> pa.Table:
         request columns, model inputs, ``tenure_days`` and ``video_age_days`` (int64, null = unknown).
     """
     log = context.data.get("log", day).table()
-    features = feature_list(open_source(context.pipeline.feed).user_attributes)
+    features = features_of(context.pipeline.feed)
     table = log.select([*LOG_COLUMNS, "surface", "is_random", "propensity"])
     ratio = pc.divide(pc.cast(log["watch_ms"], pa.float64()), pc.cast(log["duration_ms"], pa.float64()))
     table = table.append_column(
@@ -205,7 +205,7 @@ def sessions_of(context: Context, day: date, log: pa.Table) -> pa.Table:
     )
     table = table.select(["session_id", "user_id", "started_at", "surface", "depth"])
     table = table.sort_by([("user_id", "ascending"), ("started_at", "ascending"), ("session_id", "ascending")])
-    features = feature_list(open_source(context.pipeline.feed).user_attributes)
+    features = features_of(context.pipeline.feed)
     switch = _version_switch(context, day)
     table = table.append_column("hour", _local_hour(table["started_at"], context))
     table = table.append_column("version", pc.cast(pc.greater_equal(table["started_at"], switch), pa.int8()))
@@ -238,7 +238,7 @@ def videos_of(context: Context, day: date, log: pa.Table) -> pa.Table:
     uploaded = pc.cast(videos["uploaded_at"].take(row), pa.int64())
     switch = _version_switch(context, day)
     start = bounds(day, context.pipeline.feed.zone)[0]
-    features = feature_list(open_source(context.pipeline.feed).user_attributes)
+    features = features_of(context.pipeline.feed)
     versions = []
     # At the switch itself a value of the last version may still be alive.
     instant = timedelta(microseconds=1)

@@ -80,6 +80,20 @@ def _counters(entity: Entity) -> list[Feature]:
     return found
 
 
+def _past() -> list[Feature]:
+    meanings: dict[str, tuple[Kind, str]] = {
+        "past_impressions": ("count", "Impressions in the history that came with the feed"),
+        "past_long_view_rate": ("rate", "Smoothed share of long views in that history"),
+        "past_like_rate": ("rate", "Smoothed share of likes in that history"),
+    }
+    entities: tuple[Entity, ...] = ("user", "video")
+    return [
+        Feature(f"{entity}_{name}", entity, kind, f"{entity}_profile", meaning, name)
+        for entity in entities
+        for name, (kind, meaning) in meanings.items()
+    ]
+
+
 def _profiles(user_attributes: tuple[str, ...]) -> list[Feature]:
     found = [
         Feature(
@@ -100,11 +114,12 @@ def _profiles(user_attributes: tuple[str, ...]) -> list[Feature]:
     return found
 
 
-def feature_list(user_attributes: tuple[str, ...]) -> tuple[Feature, ...]:
-    """All features of a feed.
+def feature_list(user_attributes: tuple[str, ...], *, past: bool = False) -> tuple[Feature, ...]:
+    """All features of a feed; ``feed.source.features_of`` gives those of a feed's settings.
 
     Args:
         user_attributes: Names of the feed's static user attributes.
+        past: Whether the feed came with a history from before its log.
 
     Returns:
         The features, in the order of the views' columns.
@@ -118,7 +133,8 @@ def feature_list(user_attributes: tuple[str, ...]) -> tuple[Feature, ...]:
         "last_videos",
         LONGEST_WINDOW,
     )
-    return (*_counters("user"), last, *_counters("video"), *_profiles(user_attributes))
+    known = _past() if past else []
+    return (*_counters("user"), last, *_counters("video"), *_profiles(user_attributes), *known)
 
 
 def counters(features: tuple[Feature, ...], entity: Entity) -> list[Feature]:

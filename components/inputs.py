@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.config import GroupSettings
-from components.feature_list import Feature, feature_list
+from components.feature_list import Feature
 from components.models.fields import InputSpec
 
 # A group's code is its index: the same order as ``simulator.metrics.GROUPS``.
@@ -16,16 +16,15 @@ GROUPS = ("new", "low", "high")
 REQUEST_COLUMNS = ("surface", "hour")
 
 
-def input_spec(user_attributes: tuple[str, ...]) -> InputSpec:
+def input_spec(features: tuple[Feature, ...]) -> InputSpec:
     """How the encoder reads the columns of the examples.
 
     Args:
-        user_attributes: Names of the feed's static user attributes.
+        features: The feed's feature list.
 
     Returns:
         Id, categorical, numeric and history columns, and whose column each one is.
     """
-    features = feature_list(user_attributes)
     numeric = tuple(f.name for f in features if f.kind in ("count", "rate", "number"))
     categories = tuple(f.name for f in features if f.kind == "category")
     user = ("user_id", *(f.name for f in features if f.entity == "user"), "log_tenure_days")

@@ -15,8 +15,8 @@ from components.compute import use_threads
 from components.context import Context, StepResult, inputs_of
 from components.dataset import read_examples
 from components.errors import TrainingError
-from components.feature_list import Entity, feature_list
-from components.feed.source import open_source
+from components.feature_list import Entity
+from components.feed.source import features_of
 from components.lake import Partition
 from simulator.draws import uniform
 from simulator.metrics import INTERACTIONS
@@ -88,7 +88,7 @@ def load_response(partition: Partition) -> ResponseModel:
 
 def numeric_columns(context: Context, entity: Entity) -> list[str]:
     """Numeric model inputs of an entity, which the response model reads as well; no id is among them."""
-    features = feature_list(open_source(context.pipeline.feed).user_attributes)
+    features = features_of(context.pipeline.feed)
     age = "log_tenure_days" if entity == "user" else "log_video_age_days"
     return [f.name for f in features if f.entity == entity and f.kind in ("count", "rate", "number")] + [age]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from components.context import Context
-from components.feature_list import feature_list, fingerprint
-from components.feed.source import open_source
+from components.feature_list import fingerprint
+from components.feed.source import features_of
 from components.locks import exclusive
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def open_store(context: Context) -> "FeatureStore":
     folder = context.settings.home / "feast" / context.pipeline.source_id
     text = Template((REPO / "feature_store.yaml").read_text(encoding="utf-8"))
     config = RepoConfig(repo_path=str(REPO), **yaml.safe_load(text.substitute(store_environment(context))))
-    attributes = open_source(context.pipeline.feed).user_attributes
-    wanted = fingerprint(feature_list(attributes))
+    features = features_of(context.pipeline.feed)
+    wanted = fingerprint(features)
     # Two steps that open the first store at once would both create the registry's tables, and one would fail.
     with exclusive(folder / "registry.lock"):
         store = FeatureStore(config=config)
@@ -64,7 +64,7 @@ def open_store(context: Context) -> "FeatureStore":
         except FeatureServiceNotFoundException:
             registered = None
         if registered != wanted:
-            store.apply(definitions(context.pipeline, attributes))
+            store.apply(definitions(context.pipeline, features))
     return store
 
 

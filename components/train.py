@@ -17,7 +17,7 @@ from components.checkpoints import LakeCheckpoints
 from components.compute import joined, use_threads
 from components.config import ModelRecipe, TrainSettings
 from components.context import Context, StepResult, inputs_of
-from components.feed.source import open_source
+from components.feed.source import features_of
 from components.inputs import GROUPS, input_spec, user_group
 from components.lake import Partition
 from components.tracking import log_training
@@ -129,7 +129,7 @@ def _fit(
     pipeline = context.pipeline
     name, recipe = recipe_of(context, role)
     record = training_set.json("training_set.json")
-    spec = input_spec(open_source(pipeline.feed).user_attributes)
+    spec = input_spec(features_of(pipeline.feed))
     days = tuple(date.fromisoformat(one) for one in record["train_days"])
     columns = tuple(dict.fromkeys([*spec.columns, *(task.name for task in pipeline.tasks)]))
 

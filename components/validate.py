@@ -16,10 +16,9 @@ import pyarrow.compute as pc
 from components.context import Context, StepResult, inputs_of
 from components.errors import ValidationFailedError
 from components.expectations import day_suite, feature_suite, log_suite
-from components.feature_list import feature_list
 from components.features import ENTITIES
 from components.feed.schema import BEHAVIOURS
-from components.feed.source import open_source
+from components.feed.source import features_of
 from components.ingest import ensure_days
 from components.lake import Partition
 from components.locks import exclusive
@@ -102,7 +101,7 @@ def validate_features(context: Context, day: date) -> StepResult:
         ValidationFailedError: When a critical expectation fails.
         MissingPartitionError: When a snapshot is not in the lake.
     """
-    features = feature_list(open_source(context.pipeline.feed).user_attributes)
+    features = features_of(context.pipeline.feed)
     snapshots = {entity: context.data.get(f"{entity}_features", day) for entity in ENTITIES}
     checks = {}
     for entity, snapshot in snapshots.items():

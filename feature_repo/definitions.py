@@ -8,7 +8,7 @@ from feast.data_format import ParquetFormat
 from feast.types import Array, FeastType, Float32, Int64, String
 
 from components.config import Pipeline
-from components.feature_list import Feature, feature_list, fingerprint
+from components.feature_list import Feature, fingerprint
 
 # Lake dataset, event-time column and whether rows expire, per view.
 SOURCES: dict[str, tuple[str, str]] = {
@@ -21,17 +21,16 @@ SOURCES: dict[str, tuple[str, str]] = {
 SERVICE = "mfh_ranking_v1"
 
 
-def definitions(pipeline: Pipeline, user_attributes: tuple[str, ...]) -> list[Any]:
+def definitions(pipeline: Pipeline, features: tuple[Feature, ...]) -> list[Any]:
     """Everything that ``feast apply`` registers for a pipeline.
 
     Args:
         pipeline: Gives owner and time to live.
-        user_attributes: Names of the feed's static user attributes.
+        features: The feed's feature list.
 
     Returns:
         Two entities, four feature views and the feature service.
     """
-    features = feature_list(user_attributes)
     entities = {
         "user": Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64, owner=pipeline.owner),
         "video": Entity(name="video", join_keys=["video_id"], value_type=ValueType.INT64, owner=pipeline.owner),

@@ -51,7 +51,7 @@ def test_a_column_of_nothing_but_nulls_gets_its_type_and_default() -> None:
 
 
 def test_the_encoder_reads_every_feature_once_and_nothing_that_is_an_outcome() -> None:
-    spec = input_spec(("plan",))
+    spec = input_spec(FEATURES)
     read = [*spec.ids, *spec.categories, *spec.numeric, spec.history]
     assert len(read) == len(set(read))
     assert {feature.name for feature in FEATURES} <= set(read)

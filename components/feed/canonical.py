@@ -23,6 +23,7 @@ from components.feed.schema import (
     BEHAVIOURS,
     LOG,
     LOG_REQUIRED,
+    PAST,
     REQUESTS,
     USERS,
     VIDEOS,
@@ -162,15 +163,17 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType, where: str) -> pa.ChunkedA
 
 
 def _one_per_id(table: pa.Table, schema: pa.Schema, notes: list[str]) -> pa.Table:
-    """One row per id, in the order of the ids, typed; attributes only behind users."""
+    """One row per id, in the order of the ids, typed; the past where the source knows it, attributes behind users."""
     key = schema.names[0]
     what = "users" if schema is USERS else "videos"
     attributes = [name for name in table.column_names if schema is USERS and name.startswith(ATTRIBUTE_PREFIX)]
     if key not in table.column_names:
         raise SourceError(f"{what} lacks {key}; it has {table.column_names}")
-    if unknown := [name for name in table.column_names if name not in schema.names and name not in attributes]:
+    optional = [pa.field(name, kind) for name, kind in PAST.items() if name in table.column_names]
+    known_names = {*schema.names, *attributes, *PAST}
+    if unknown := [name for name in table.column_names if name not in known_names]:
         raise SourceError(f"{what} has columns that the schema does not know: {unknown}; known are {schema.names}")
-    columns = {field.name: _column(table, field, what) for field in schema}
+    columns = {field.name: _column(table, field, what) for field in (*schema, *optional)}
     columns |= {name: _cast(table.column(name), pa.string(), f"{what}.{name}") for name in attributes}
     typed = pa.table(columns)
     known = typed.filter(pc.is_valid(typed.column(key)))
@@ -180,7 +183,7 @@ def _one_per_id(table: pa.Table, schema: pa.Schema, notes: list[str]) -> pa.Tabl
     ids, first = np.unique(known.column(key).to_numpy(), return_index=True)
     if len(ids) < known.num_rows:
         notes.append(f"{known.num_rows - len(ids)} rows of {what} repeat a {key}; the first one was kept")
-    fields = [*schema, *(pa.field(name, pa.string()) for name in attributes)]
+    fields = [*schema, *optional, *(pa.field(name, pa.string()) for name in attributes)]
     return known.take(pa.array(first)).cast(pa.schema(fields))
 
 

@@ -9,6 +9,9 @@ What the data holds and what this reader makes of it:
 - ``video_features_statistic`` averages the month, later days included: reading it would be leakage.
 - Upload times are days, so an upload is the local midnight of its day.
 - Rows carry no propensities, not even the random ones.
+- A file with the columns user_id, watch_seq, long_watch_seq, like_seq (lists of video ids) and last_time_ms says what
+  users did up to that time. Its entries have no time of their own, so a day knows it, as counts and rates, only when
+  all of it lies before that day.
 """
 
 from datetime import UTC, date, datetime
@@ -23,6 +26,7 @@ from components.config import KuaiRandFeed
 from components.days import bounds_us
 from components.errors import SourceError
 from components.feed.findings import findings
+from components.feed.past import EMPTY_HISTORY, joined, past
 from components.feed.schema import ATTRIBUTE_PREFIX, TIME, DayTables
 from components.feed.source import Finding
 from components.feed.tables import (
@@ -40,7 +44,7 @@ from components.feed.tables import (
     truth,
 )
 
-Role = Literal["log", "users", "videos"]
+Role = Literal["log", "users", "videos", "history"]
 
 ZONE = ZoneInfo("Asia/Shanghai")
 
@@ -61,8 +65,8 @@ _USER_SIGNS = {"register_days", "onehot_feat0"}
 _VIDEO_SIGNS = {"author_id", "upload_dt", "video_duration", "tag"}
 _LEFT_ALONE = {
     "show_cnt": "averages of the whole month, test days included: using them is leakage",
-    "watch_seq": "histories without the time of each video belong to no day",
 }
+_HISTORY = {"user_id", "watch_seq", "long_watch_seq", "like_seq", "last_time_ms"}
 _ATTRIBUTES = (*(f"onehot_feat{number}" for number in range(18)), "is_video_author", "is_live_streamer")
 _UNKNOWN = "-124"
 
@@ -77,12 +81,18 @@ class KuaiRandSource:
 
     def __init__(self, feed: KuaiRandFeed) -> None:
         self.feed = feed
+        self._pasts: dict[int, tuple[pa.Table, pa.Table]] = {}
 
     @property
     def user_attributes(self) -> tuple[str, ...]:
         """Names of the static user attributes that the files have."""
         columns = {column for file in self._files["users"] for column in file.columns}
         return tuple(name for name in _ATTRIBUTES if name in columns)
+
+    @property
+    def has_past(self) -> bool:
+        """Whether some day of the feed knows what users did in a history before it."""
+        return bool(self._histories)
 
     def read_day(self, day: date) -> DayTables:
         """Read one local day.
@@ -98,13 +108,12 @@ class KuaiRandSource:
         """
         start, end = bounds_us(day, self.feed.zone)
         logs = [_log(file, start, end, with_timeless=day == self.feed.first_day) for file in self._files["log"]]
-        return DayTables(
-            log=pa.concat_tables(logs, promote_options="permissive"),
-            users=pa.concat_tables([self._users(file) for file in self._files["users"]], promote_options="permissive"),
-            videos=pa.concat_tables(
-                [self._videos(file) for file in self._files["videos"]], promote_options="permissive"
-            ),
-        )
+        users = pa.concat_tables([self._users(file) for file in self._files["users"]], promote_options="permissive")
+        videos = pa.concat_tables([self._videos(file) for file in self._files["videos"]], promote_options="permissive")
+        if self.has_past:
+            of_users, of_videos = self._past(tuple(file for file, last in self._histories if last < start))
+            users, videos = joined(users, of_users), joined(videos, of_videos)
+        return DayTables(pa.concat_tables(logs, promote_options="permissive"), users, videos)
 
     def check(self) -> list[Finding]:
         """What maps, what is missing and what that costs, and which files are left alone and why."""
@@ -124,7 +133,16 @@ class KuaiRandSource:
                 found[ours] = theirs
         if self.user_attributes:
             found["users.attributes"] = f"{len(self.user_attributes)} static features"
+        if self.has_past:
+            found["users.past"] = _names([file for file, _ in self._histories])
         left = [Finding(f"not read: {file.path.name}", None, why) for file, why in self._scan[1]]
+        read = {file.path for file, _ in self._histories}
+        why = f"it reaches beyond the day before the feed's last, {self.feed.last_day}"
+        left += [
+            Finding(f"not read: {file.path.name}", None, why)
+            for file in self._files["history"]
+            if file.path not in read
+        ]
         return [*findings(found), *left, *_cautions(logs)]
 
     @property
@@ -134,6 +152,33 @@ class KuaiRandSource:
     @cached_property
     def _scan(self) -> tuple[dict[Role, list[TableFile]], list[tuple[TableFile, str]]]:
         return _scan(Path(self.feed.folder).expanduser())
+
+    @cached_property
+    def _histories(self) -> list[tuple[TableFile, int]]:
+        """Histories that some day of the feed may know, with the moment of their last entry in microseconds."""
+        known_from = None if self.feed.last_day is None else bounds_us(self.feed.last_day, self.feed.zone)[0]
+        found = []
+        for file in self._files["history"]:
+            last = file.rows({"last": f"max({time_us('last_time_ms', file.columns['last_time_ms'], 'ms')})"})
+            moment = last.column("last")[0].as_py()
+            if moment is not None and (known_from is None or moment < known_from):
+                found.append((file, int(moment)))
+        return found
+
+    def _past(self, files: tuple[TableFile, ...]) -> tuple[pa.Table, pa.Table]:
+        """The past of users and of videos in some histories; of nobody without any."""
+        if (known := self._pasts.get(len(files))) is not None:
+            return known
+        lists = {"watched": "watch_seq", "long_viewed": "long_watch_seq", "liked": "like_seq"}
+        select = {"user_id": integer("user_id")}
+        select |= {ours: f"CAST({quoted(theirs)} AS BIGINT[])" for ours, theirs in lists.items()}
+        tables = [EMPTY_HISTORY]
+        for file in files:
+            watched = f"len({quoted('watch_seq')})"
+            shown = f"coalesce({integer('history_len')}, {watched})" if "history_len" in file.columns else watched
+            tables.append(file.rows({**select, "impressions": f"CAST(coalesce({shown}, 0) AS BIGINT)"}))
+        self._pasts[len(files)] = past(pa.concat_tables(tables, promote_options="permissive"))
+        return self._pasts[len(files)]
 
     def _users(self, file: TableFile) -> pa.Table:
         select = {"user_id": integer("user_id")}
@@ -194,11 +239,11 @@ def _scan(folder: Path) -> tuple[dict[Role, list[TableFile]], list[tuple[TableFi
     """The files of an edition by what they are, and those that are left alone with the reason."""
     if not folder.is_dir():
         raise SourceError(f"feed.folder {folder} is not there; it must be the folder of a KuaiRand edition")
-    files: dict[Role, list[TableFile]] = {"log": [], "users": [], "videos": []}
+    files: dict[Role, list[TableFile]] = {"log": [], "users": [], "videos": [], "history": []}
     left: list[tuple[TableFile, str]] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and is_table(path)):
         file = open_table(path)
-        role = _role(set(file.columns))
+        role = _role(file.columns)
         if role in files:
             files[role].append(file)
         else:
@@ -217,10 +262,13 @@ def _scan(folder: Path) -> tuple[dict[Role, list[TableFile]], list[tuple[TableFi
     return files, left
 
 
-def _role(columns: set[str]) -> str:
+def _role(types: dict[str, str]) -> str:
     """What a file with these columns is: a role, or the reason to leave it alone."""
+    columns = set(types)
     if len(_LOG_SIGNS & columns) >= 2:
         return "log"
+    if "watch_seq" in columns:
+        return _history_role(types)
     for sign, why in _LEFT_ALONE.items():
         if sign in columns:
             return why
@@ -228,9 +276,16 @@ def _role(columns: set[str]) -> str:
         return "exposures without a time belong to no day"
     if "user_id" in columns and _USER_SIGNS & columns:
         return "users"
-    if "video_id" in columns and _VIDEO_SIGNS & columns:
-        return "videos"
-    return "neither a log nor features of users or videos"
+    videos = "video_id" in columns and _VIDEO_SIGNS & columns
+    return "videos" if videos else "neither a log nor features of users or videos"
+
+
+def _history_role(types: dict[str, str]) -> str:
+    """The role of histories, or why they can not be read."""
+    lists = [name for name in _HISTORY if name.endswith("_seq")]
+    if set(types) >= _HISTORY and all(types[name].endswith("[]") for name in lists):
+        return "history"
+    return f"a history needs {', '.join(sorted(_HISTORY))}, the sequences as lists of video ids"
 
 
 def _log_columns(file: TableFile) -> dict[str, str]:

@@ -70,14 +70,19 @@ REQUESTS = pa.schema(
 ATTRIBUTE_PREFIX = "attr_"
 
 
+# What is known of a user or a video from a history that ends before the day, where a source has one: optional columns
+# of users and videos, null for single ones of whom nothing is known.
+PAST = {"past_impressions": pa.float32(), "past_long_view_rate": pa.float32(), "past_like_rate": pa.float32()}
+
+
 @dataclass(frozen=True)
 class DayTables:
     """One day of a feed as its source delivers it.
 
     Attributes:
         log: Rows of the day with canonical names and types; only ``LOG_REQUIRED`` must be there.
-        users: All users known at the end of the day: ``USERS`` and ``attr_*`` string columns.
-        videos: All videos known at the end of the day: ``VIDEOS``.
+        users: All users known at the end of the day: ``USERS``, ``attr_*`` string columns, ``PAST`` where known.
+        videos: All videos known at the end of the day: ``VIDEOS``, ``PAST`` where known.
         requests: ``REQUESTS``, or None where the source does not log candidate sets.
     """
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from components.config import Feed, FilesFeed, KuaiRandFeed, PythonFeed, WorldFeed
 from components.errors import ConfigError, OutsideFeedError
+from components.feature_list import Feature, feature_list
 from components.feed.schema import DayTables
 
 
@@ -20,7 +21,10 @@ class Finding:
 
 
 class Source(Protocol):
-    """Reads a feed day by day. The same day always gives the same tables."""
+    """Reads a feed day by day. The same day always gives the same tables.
+
+    A source that also has ``has_past = True`` delivers the columns of ``schema.PAST`` with users and videos.
+    """
 
     @property
     def user_attributes(self) -> tuple[str, ...]:
@@ -71,6 +75,19 @@ def open_source(feed: Feed) -> Source:
 
         return FilesSource(feed)
     return _python_source(feed)
+
+
+def features_of(feed: Feed) -> tuple[Feature, ...]:
+    """The features of a feed: see ``components.feature_list``.
+
+    Args:
+        feed: The feed's settings.
+
+    Returns:
+        The list, in the order of the views' columns.
+    """
+    source = open_source(feed)
+    return feature_list(source.user_attributes, past=getattr(source, "has_past", False))
 
 
 def require_day(feed: Feed, day: date) -> None:

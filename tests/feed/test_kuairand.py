@@ -181,7 +181,7 @@ def test_leaking_and_timeless_files_are_left_alone_and_named(edition: Path) -> N
     findings = {f.part: f.cost for f in source(edition).check()}
     assert "leakage" in findings["not read: video_features_statistic_1k.csv"]
     assert "without a time" in findings["not read: random_exposure_clicks.parquet"]
-    assert "not read: user_history.parquet" in findings
+    assert "a history needs last_time_ms, like_seq" in findings["not read: user_history.parquet"]
     assert cleaned(edition).log.num_rows == 2
 
 
