@@ -1,24 +1,24 @@
 """What every benchmark and check writes: headline claims, and the rows that they come from."""
 
+import json
 import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from rich.console import Console
-from rich.table import Table
+MEASURED_PACKAGES = (
+    *("apache-airflow", "torch", "feast", "great-expectations", "pyarrow", "duckdb", "numpy"),
+    *("lightgbm", "torch-rechub"),
+)
 
-MEASURED_PACKAGES = ("apache-airflow", "torch", "feast", "great-expectations", "pyarrow", "duckdb", "numpy")
 
-
-class Claim(BaseModel):
+@dataclass(frozen=True)
+class Claim:
     """One headline figure. ``holds`` is None where no target was set."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     value: float
@@ -30,10 +30,18 @@ class Claim(BaseModel):
     how: str = ""
 
 
-class Record(BaseModel):
-    """The outcome of one benchmark on one machine."""
+@dataclass(frozen=True)
+class Record:
+    """The outcome of one benchmark on one machine; nothing but the standard library, so that any machine can write it.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        machine: Processor, cores, memory.
+        versions: Of Python and of the packages that are installed.
+        commit: Of the checkout.
+        config: Settings that a reader needs to repeat it.
+        claims: Headline figures.
+        rows: What they come from.
+    """
 
     machine: str
     versions: dict[str, str]
@@ -41,6 +49,10 @@ class Record(BaseModel):
     config: dict[str, Any]
     claims: tuple[Claim, ...]
     rows: tuple[dict[str, Any], ...]
+
+    def json(self) -> str:
+        """The record as text."""
+        return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def record(config: dict[str, Any], claims: list[Claim], rows: list[dict[str, Any]]) -> Record:
@@ -54,7 +66,12 @@ def record(config: dict[str, Any], claims: list[Claim], rows: list[dict[str, Any
     Returns:
         The record.
     """
-    versions = {"python": platform.python_version()} | {name: version(name) for name in MEASURED_PACKAGES}
+    versions = {"python": platform.python_version()}
+    for name in MEASURED_PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
     return Record(
         machine=_machine(), versions=versions, commit=_commit(), config=config, claims=tuple(claims), rows=tuple(rows)
     )
@@ -67,15 +84,24 @@ def publish(result: Record, target: str | None) -> None:
         result: The record.
         target: File for the JSON, ``-`` for standard output, None for none.
     """
-    table = Table("claim", "value", "unit", "target", "holds", "how")
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("claim", "value", "interval", "unit", "target", "holds")
+    table.columns[0].overflow = "fold"
     for claim in result.claims:
         holds = "" if claim.holds is None else "yes" if claim.holds else "MISSED"
-        table.add_row(claim.name, f"{claim.value:.4g}", claim.unit, claim.target, holds, claim.how)
-    Console(stderr=target == "-").print(table)
+        interval = "" if claim.low is None or claim.high is None else f"[{claim.low:.4g}, {claim.high:.4g}]"
+        table.add_row(claim.name, f"{claim.value:.4g}", interval, claim.unit, claim.target, holds)
+    console = Console(stderr=target == "-")
+    console.print(table)
+    # The same words once, however many claims were measured in that way.
+    for how in dict.fromkeys(claim.how for claim in result.claims if claim.how):
+        console.print(how, style="dim", highlight=False, markup=False)
     if target == "-":
-        sys.stdout.write(result.model_dump_json(indent=1) + "\n")
+        sys.stdout.write(result.json())
     elif target is not None:
-        Path(target).write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        Path(target).write_text(result.json(), encoding="utf-8")
 
 
 def _machine() -> str:

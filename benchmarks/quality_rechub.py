@@ -14,23 +14,19 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
-from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
-from torch_rechub.models.multi_task import MMOE, PLE
 from torch_rechub.trainers import MTLTrainer
 from torch_rechub.utils.data import DataGenerator, PredictDataset
 
+from benchmarks import rechub
 from benchmarks.quality_data import Examples
 from components.inputs import GROUPS
-from components.models.fields import HISTORY_ID, InputSpec, Vocabularies, encode
-from components.models.settings import ModelRecipe, Task, TrainSettings
+from components.models.fields import InputSpec, Vocabularies
+from components.models.settings import Task
 
 # Its documented defaults but for the batch; tuned on validation days: benchmarks/results/quality_tuning.md.
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-5
 EPOCHS = 10
-DROPOUT = 0.2
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def fit_rechub(
@@ -53,8 +49,10 @@ def fit_rechub(
     batch = pipeline.train.batch_size
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder, _quiet():
         torch.manual_seed(seed)
-        model = _build(kind, pipeline.recipe("ple"), pipeline.tasks, _features(spec, vocab, pipeline.train))
-        types = _types(pipeline.tasks)
+        model = rechub.build(
+            kind, pipeline.recipe("ple"), pipeline.tasks, rechub.describe(spec, vocab, pipeline.train, len(GROUPS))
+        )
+        types = rechub.types_of(pipeline.tasks)
         trainer = MTLTrainer(
             model,
             types,
@@ -71,7 +69,7 @@ def fit_rechub(
         predicted = [
             np.array(
                 trainer.predict(
-                    trainer.model, DataLoader(PredictDataset(_arrays(part, spec, vocab)), batch_size=batch)
+                    trainer.model, DataLoader(PredictDataset(rechub.arrays(part, spec, vocab)), batch_size=batch)
                 ),
                 np.float32,
             )
@@ -81,63 +79,13 @@ def fit_rechub(
     return predicted, {"rows": len(train[1]), "epochs": len(epochs), "parameters": parameters}
 
 
-def _build(kind: str, recipe: ModelRecipe, tasks: tuple[Task, ...], features: list[Any]) -> torch.nn.Module:
-    level, types = recipe.level1, _types(tasks)
-    towers = [{"dims": list(recipe.tower_widths), "dropout": DROPOUT} for _ in tasks]
-    model: torch.nn.Module
-    if kind == "mmoe":
-        expert = {"dims": list(level.widths), "dropout": DROPOUT}
-        model = MMOE(features, types, len(tasks) * level.experts + level.shared, expert, towers)
-    else:
-        expert = {"dims": [level.widths[0]], "dropout": DROPOUT}
-        model = PLE(features, types, len(level.widths), level.experts, level.shared, expert, towers)
-    return model
-
-
-def _types(tasks: tuple[Task, ...]) -> list[str]:
-    return ["regression" if task.loss == "mse" else "classification" for task in tasks]
-
-
-def _features(spec: InputSpec, vocab: Vocabularies, train: TrainSettings) -> list[Any]:
-    """Its description of the inputs: one table a field, of which row 0 is padding and row 1 the unknown."""
-    found: list[Any] = []
-    for name, values in zip(spec.indexed, vocab.values, strict=True):
-        width = train.id_embedding if name in spec.ids else train.field_embedding
-        found.append(SparseFeature(name, len(values) + 2, train.embedding_widths.get(name, width)))
-    found.append(SparseFeature("group", len(GROUPS), train.field_embedding))
-    if spec.history is not None:
-        video = found[spec.ids.index(HISTORY_ID)]
-        found.append(
-            SequenceFeature(
-                spec.history, video.vocab_size, video.embed_dim, pooling="mean", shared_with=HISTORY_ID, padding_idx=0
-            )
-        )
-    if spec.numeric:
-        found.append(DenseFeature("numbers", len(spec.numeric)))
-    return found
-
-
-def _arrays(table: pa.Table, spec: InputSpec, vocab: Vocabularies) -> Arrays:
-    encoded = encode(table, spec, vocab)
-    arrays: Arrays = {
-        name: encoded.index[:, at].astype(np.int64) - vocab.offsets[at] + 1 for at, name in enumerate(spec.indexed)
-    }
-    arrays["group"] = table["group"].to_numpy().astype(np.int64)
-    if spec.history is not None:
-        shift = vocab.offsets[spec.ids.index(HISTORY_ID)] - 1
-        arrays[spec.history] = np.where(encoded.history > 0, encoded.history - shift, 0).astype(np.int64)
-    if spec.numeric:
-        arrays["numbers"] = encoded.numeric
-    return arrays
-
-
 def _complete(
     table: pa.Table, spec: InputSpec, vocab: Vocabularies, tasks: tuple[Task, ...]
-) -> tuple[Arrays, NDArray[np.float32]]:
+) -> tuple[rechub.Arrays, NDArray[np.float32]]:
     """Inputs and labels float32 [N, m] of the rows that lack no label."""
     labels = np.stack([table[task.name].cast(pa.float32()).to_numpy() for task in tasks], axis=1)
     kept = np.isfinite(labels).all(1)
-    return _arrays(table.filter(pa.array(kept)), spec, vocab), labels[kept]
+    return rechub.arrays(table.filter(pa.array(kept)), spec, vocab), labels[kept]
 
 
 @contextlib.contextmanager

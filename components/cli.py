@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from components import cli_bench, cli_model
 from components.config import PARAMS, Settings, find_pipeline
 from components.context import Context
 from components.days import day_range
@@ -21,6 +22,8 @@ from components.progress import progress
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 source_app = typer.Typer(no_args_is_help=True, help="Look at a feed's source.")
 app.add_typer(source_app, name="source")
+app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_model.app, name="model")
 
 PipelineOption = Annotated[
     str | None, typer.Option("--pipeline", "-p", help="Name of a pipeline, or a YAML file; default: the only one.")
@@ -145,22 +148,6 @@ def doctor(
         table.add_row(check.name, state, check.detail, check.mend)
     Console().print(table)
     raise typer.Exit(1 if any(check.ok is False for check in checks) else 0)
-
-
-@app.command()
-def bench(
-    name: Annotated[str, typer.Argument(help="Which benchmark; today there is 'orchestration'.")] = "orchestration",
-    out: Annotated[str | None, typer.Option("--json", help="File for the record, '-' for standard output.")] = None,
-    impressions: Annotated[int, typer.Option(help="Size of the measured day.")] = 1_000_000,
-    repeats: Annotated[int, typer.Option(help="Repetitions of both sides.")] = 5,
-) -> None:
-    """Measure a claim afresh and print it; exit status 0 when it could be measured, whatever holds."""
-    if name != "orchestration":
-        raise ConfigError(f"no benchmark {name!r}; today there is 'orchestration'")
-    # Benchmarks live beside the packages, in the checkout.
-    from benchmarks import claims, orchestration
-
-    claims.publish(orchestration.run(impressions, repeats), out)
 
 
 @source_app.command("check")

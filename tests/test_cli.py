@@ -120,7 +120,12 @@ def test_a_step_prints_its_record(own_logs: Path) -> None:
         (["step", "ingest", "--date", "2024-03-05"], "EmptyDayError", ["2024-03-05.parquet", "feed.log.path"]),
         (["step", "features", "--date", "2024-03-04"], "MissingPartitionError", ["'log' for 2024-03-04", "mfh run"]),
         (["report", "2024-03-04"], "MissingPartitionError", ["'experiment' for 2024-03-04"]),
-        (["bench", "cooking"], "ConfigError", ["no benchmark 'cooking'"]),
+        (
+            ["bench", "quality", "--train", "2024-03-04", "--valid", "2024-03-04"],
+            "ConfigError",
+            ["2024-03-04 is not after 2024-03-04"],
+        ),
+        (["model", "describe", "--model", "mfhh"], "ConfigError", ["no model 'mfhh'", "mfh_equal"]),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_status_1(
@@ -184,7 +189,9 @@ def test_source_check_of_the_world_finds_everything(mfh_home: Path) -> None:
     CliRunner().invoke(app, ["init"])
     done = CliRunner().invoke(app, ["source", "check"])
     assert done.exit_code == 0
-    assert "missing" not in done.output
+    # Only what a feed without an end or a beginning can not have: nothing lies before the world's first day.
+    assert done.output.count("missing") == 1
+    assert "users.past" in done.output
 
 
 def test_feast_env_prints_variables_that_a_shell_can_read(own_logs: Path) -> None:

@@ -1,0 +1,72 @@
+"""``mfh bench NAME``: measure a claim afresh, print it, write its record.
+
+The exit status is 0 when it could be measured, whatever holds. Benchmarks live beside the packages, in the checkout.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.progress import progress
+
+app = typer.Typer(no_args_is_help=True, help="Measure a claim afresh; exit status 0 when it could be measured.")
+
+JsonOption = Annotated[str | None, typer.Option("--json", help="File for the record, '-' for standard output.")]
+
+
+@app.command()
+def orchestration(
+    out: JsonOption = None,
+    impressions: Annotated[int, typer.Option(help="Size of the measured day.")] = 1_000_000,
+    repeats: Annotated[int, typer.Option(help="Repetitions of both sides.")] = 5,
+) -> None:
+    """What Airflow costs, against the same day in one process."""
+    from benchmarks import claims, orchestration
+
+    claims.publish(orchestration.run(impressions, repeats), out)
+
+
+@app.command()
+def quality(
+    train: Annotated[str, typer.Option(help="Training days, A:B with ISO dates, both included.")],
+    valid: Annotated[str, typer.Option(help="Validation days, after the training days.")],
+    test: Annotated[str | None, typer.Option(help="Test days; without them the validation days are judged.")] = None,
+    data: Annotated[str, typer.Option(help="'world', a KuaiRand folder, or a pipeline file.")] = "world",
+    models: Annotated[str | None, typer.Option(help="Names with commas between; default: all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 1 to this.")] = 5,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the paired bootstrap over users and seeds.")] = 1_000,
+    workers: Annotated[int, typer.Option(min=1, help="Models trained side by side.")] = 1,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the examples for the next call.")] = None,
+    out: JsonOption = None,
+) -> None:
+    """How well every model ranks, per task and user group, with paired intervals of the differences."""
+    from rich.console import Console
+
+    from benchmarks import claims, quality
+
+    chosen = quality.MODELS if models is None else tuple(name.strip() for name in models.split(",") if name.strip())
+    with progress() as notify:
+        result = quality.run(
+            data, train, valid, test, chosen, seeds, cache=cache, resamples=resamples, workers=workers, notify=notify
+        )
+    quality.show(result, Console(stderr=out == "-"))
+    claims.publish(result, out)
+
+
+@app.command()
+def train(
+    batches: Annotated[str, typer.Option(help="Rows of a step, with commas between.")] = "512,4096,65536",
+    repeats: Annotated[int, typer.Option(min=1, help="Counted rounds of everything.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch, on both sides.")] = 2,
+    out: JsonOption = None,
+) -> None:
+    """How fast training is, against torch-rechub, the plain graph and the machine's matrix products."""
+    from benchmarks import claims, train
+
+    try:
+        chosen = tuple(int(one) for one in batches.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{batches!r} is no list of numbers") from error
+    with progress() as notify:
+        claims.publish(train.run(chosen, repeats, threads, notify), out)
