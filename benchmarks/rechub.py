@@ -49,6 +49,8 @@ def types_of(tasks: tuple[Task, ...]) -> list[str]:
 def describe(spec: InputSpec, vocab: Vocabularies, train: TrainSettings, groups: int) -> list[Any]:
     """Its description of the inputs: one table a field, of which row 0 is padding and row 1 the unknown.
 
+    It joins embeddings of one width only, so every field gets the ids'.
+
     Args:
         spec: What our models read.
         vocab: Fitted on the training window.
@@ -60,9 +62,8 @@ def describe(spec: InputSpec, vocab: Vocabularies, train: TrainSettings, groups:
     """
     found: list[Any] = []
     for name, values in zip(spec.indexed, vocab.values, strict=True):
-        width = train.id_embedding if name in spec.ids else train.field_embedding
-        found.append(SparseFeature(name, len(values) + 2, train.embedding_widths.get(name, width)))
-    found.append(SparseFeature("group", groups, train.field_embedding))
+        found.append(SparseFeature(name, len(values) + 2, train.id_embedding))
+    found.append(SparseFeature("group", groups, train.id_embedding))
     if spec.history is not None:
         video = found[spec.ids.index(HISTORY_ID)]
         found.append(

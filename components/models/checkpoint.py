@@ -1,9 +1,9 @@
 """What a training resumes from, and when it is asked to end.
 
-Policy of resuming: weights, optimizer, learned loss weights, running loss sums, curves, the state of early stopping and
-its best weights come from the checkpoint; everything else is computed anew from the same inputs, which a checkpoint's
-identity proves. Orders of rows and dropout are keyed by (seed, step) and need no state. On a CPU an interrupted and
-resumed training ends with the bits of an undisturbed one.
+Policy of resuming: weights and their mean, optimizer, learned loss weights, running loss sums, curves, the state of
+early stopping and its best weights come from the checkpoint; everything else is computed anew from the same inputs,
+which a checkpoint's identity proves. Orders of rows and dropout are keyed by (seed, step) and need no state. On a CPU
+an interrupted and resumed training ends with the bits of an undisturbed one.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from components.models.losses import MultiTaskLoss
 from components.models.optimizer import Optimizer
 from components.models.stopping import EarlyStopping
 
-FORMAT = 1
+FORMAT = 2
 
 # Settings that say how a training runs, not what comes out of it.
 RUNNING = ("checkpoint_steps", "resident_mb")
@@ -53,6 +53,7 @@ class State:
         sums: Losses of the steps since the last evaluation.
         stopping: The state of early stopping, None without it.
         best: Weights of the evaluation with the lowest score, by their names in the model.
+        average: Running mean of the parameters, in their order; empty without ``averaging``.
         step: Steps so far.
         history: Curves so far.
     """
@@ -63,8 +64,47 @@ class State:
     sums: LossSums
     stopping: EarlyStopping | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
+    average: list[Tensor] = field(default_factory=list)
     step: int = 0
     history: list[EpochLoss] = field(default_factory=list)
+
+    def move_average(self, decay: float) -> None:
+        """Let the mean follow the weights after a step.
+
+        Args:
+            decay: Of the mean; the first steps decay faster, by ``(1 + step) / (10 + step)``, so that fresh weights
+                are soon forgotten.
+        """
+        weights = [parameter.detach() for parameter in self.model.parameters()]
+        if not self.average:
+            self.average = [weight.clone() for weight in weights]
+            return
+        torch._foreach_lerp_(self.average, weights, 1.0 - min(decay, (1 + self.step) / (10 + self.step)))
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the mean in the model's place, and the weights back at the end; without a mean they stay.
+
+        Yields:
+            Nothing.
+        """
+        weights = [parameter.detach().clone() for parameter in self.model.parameters()] if self.average else []
+        self._put(self.average)
+        try:
+            yield
+        finally:
+            self._put(weights)
+
+    def settle(self) -> None:
+        """End with the weights of the best evaluation, else with the mean, else with the weights as they are."""
+        if self.best:
+            self.model.load_state_dict(self.best)
+        else:
+            self._put(self.average)
+
+    def _put(self, tensors: list[Tensor]) -> None:
+        if tensors:
+            torch._foreach_copy_([parameter.detach() for parameter in self.model.parameters()], tensors)
 
     def keep_best(self) -> None:
         """Remember the weights as they are now."""
@@ -110,6 +150,7 @@ def save(checkpoints: Checkpoints, state: State, identity: Mapping[str, str]) ->
         **{f"loss/{name}": tensor for name, tensor in state.loss.state_dict().items()},
         **{f"optimizer/{name}": tensor for name, tensor in state.optimizer.state().items()},
         **{f"best/{name}": tensor for name, tensor in state.best.items()},
+        **{f"average/{at}": tensor for at, tensor in enumerate(state.average)},
         "sums/loss": state.sums.loss,
         "sums/entries": state.sums.entries,
     }
@@ -142,7 +183,8 @@ def resume(checkpoints: Checkpoints, state: State, identity: Mapping[str, str]) 
         return False
     tensors, facts = found
     _require_same(facts, identity)
-    parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", "loss", "optimizer", "best", "sums")}
+    names = ("model", "loss", "optimizer", "best", "average", "sums")
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
         parts.setdefault(part, {})[rest] = tensor
@@ -155,6 +197,7 @@ def resume(checkpoints: Checkpoints, state: State, identity: Mapping[str, str]) 
         state.sums.entries.copy_(parts["sums"]["entries"])
         state.history = [EpochLoss(**one) for one in facts["history"]]
         state.best = {name: tensor.to(device) for name, tensor in parts["best"].items()}
+        state.average = [parts["average"][str(at)].to(device) for at in range(len(parts["average"]))]
         if state.stopping is not None:
             given = facts["stopping"]
             state.stopping = EarlyStopping(**given | {"scores": [(step, score) for step, score in given["scores"]]})

@@ -197,6 +197,8 @@ class TrainSettings:
         embedding_dropout: Share of ids that a training step reads as unknown.
         embedding_dropouts: That share for single id fields where it differs.
         dropout: Share of the inputs of level 0 that a training step sets to zero.
+        averaging: Decay of the running mean of the weights over steps; evaluations and the result are of the mean. 0
+            takes the weights as they are; a mean costs a pass over all weights in every step.
         table_optimizer: ``dense`` AdamW moves every row at every step, ``lazy`` only the rows of the batch,
             ``rowwise`` is Adagrad with one accumulator a row.
         min_id_count: Ids seen in fewer rows of the window are unknown.
@@ -228,6 +230,7 @@ class TrainSettings:
     embedding_dropout: float = 0.0
     embedding_dropouts: dict[str, float] = field(default_factory=dict)
     dropout: float = 0.0
+    averaging: float = 0.0
     table_optimizer: Literal["dense", "lazy", "rowwise"] = "dense"
     min_id_count: int = 3
     loss_weights: Literal["fixed", "uncertainty"] = "fixed"
@@ -248,7 +251,8 @@ class TrainSettings:
             require(getattr(self, name) > 0, f"{name} must be above 0, found {getattr(self, name)}")
         for name in ("weight_decay", "embedding_decay", "patience", "checkpoint_steps"):
             require(getattr(self, name) >= 0, f"{name} must be at least 0, found {getattr(self, name)}")
-        require(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, found {self.dropout}")
+        for name in ("dropout", "averaging"):
+            require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1, found {getattr(self, name)}")
         for share in (self.embedding_dropout, *self.embedding_dropouts.values()):
             require(0 <= share <= 1, f"embedding_dropout must be at least 0 and at most 1, found {share}")
         require(

@@ -122,10 +122,8 @@ def fit(
                     if ended(state):
                         break
 
-        step = state.step
-        if state.stopping is not None:
-            state.model.load_state_dict(state.best)
-            step = state.stopping.best_step
+        step = state.step if state.stopping is None else state.stopping.best_step
+        state.settle()
     state.model.encoder.generator = None
     scores = () if state.stopping is None else tuple(state.stopping.scores)
     return Fitted(

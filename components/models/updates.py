@@ -97,6 +97,8 @@ def one_step(setup: Setup, state: State, words: Tensor, present: int, asked: boo
     state.optimizer.step()
     state.sums.add(entries, batch.labels, batch.cell)
     state.step += 1
+    if train.averaging:
+        state.move_average(train.averaging)
     return loss, stop
 
 
@@ -115,15 +117,16 @@ def evaluate(setup: Setup, state: State) -> None:
     """
     setup.team.share_losses(state.sums)
     held = LossSums.zeros(len(setup.group_names), len(setup.tasks), setup.device)
-    if setup.valid is not None:
-        validation_losses(state, setup.valid.shelf, setup.team, held)
-    setup.team.share_losses(held)
-    epoch = state.step / setup.steps_per_epoch
-    found = records(epoch, state.step, setup.tasks, setup.group_names, state.sums, held)
-    state.history += found
-    state.sums = LossSums.zeros(len(setup.group_names), len(setup.tasks), setup.device)
-    if state.stopping is not None and state.stopping.observe(state.step, found):
-        state.keep_best()
+    with state.averaged():
+        if setup.valid is not None:
+            validation_losses(state, setup.valid.shelf, setup.team, held)
+        setup.team.share_losses(held)
+        epoch = state.step / setup.steps_per_epoch
+        found = records(epoch, state.step, setup.tasks, setup.group_names, state.sums, held)
+        state.history += found
+        state.sums = LossSums.zeros(len(setup.group_names), len(setup.tasks), setup.device)
+        if state.stopping is not None and state.stopping.observe(state.step, found):
+            state.keep_best()
 
 
 def validation_losses(state: State, shelf: Shelf, processes: Team, sums: LossSums) -> None:

@@ -35,7 +35,7 @@ def pipeline(**changes: object) -> Pipeline:
             "tower_widths": [8],
             "small_tower_widths": [8],
         },
-        "train": {"epochs": 3, "batch_size": 128, "learning_rate": 5e-3, "id_embedding": 4, "window_days": 2},
+        "train": {"epochs": 3, "batch_size": 128, "learning_rate": 5e-3, "id_embedding": 6, "window_days": 2},
     }
     return parse_pipeline(data | changes, where="test")
 

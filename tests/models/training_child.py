@@ -29,6 +29,7 @@ HARD = replace(
     batch_size=250,
     dropout=0.1,
     embedding_dropout=0.1,
+    averaging=0.9,
     loss_weights="uncertainty",
     patience=3,
     evaluations=2,
