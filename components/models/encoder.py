@@ -10,6 +10,9 @@ from components.models.fields import HISTORY_ID, InputSpec, Vocabularies
 from components.models.network import EMBEDDING_STD
 from components.models.settings import TrainSettings
 
+# Name of the table of the numbers' bins; the others are named by their width.
+BINS = "bins"
+
 
 @dataclass(frozen=True)
 class Touched:
@@ -32,6 +35,10 @@ class Encoder(nn.Module):
     Fields of equal embedding width share one table, each with an offset of its own; row 0 of a table is padding.
     Padding rows are zero and stay zero; the rows of unknown values start at zero, so that one that training never meets
     has no say.
+
+    With ``number_bins`` every number also falls into a bin, whose embedding lies in a table of its own: thresholds for
+    networks, as trees have them. The bins' edges are quantiles of the normal distribution, since numbers come
+    standardised; a number that is 0 exactly is missing, and falls into no bin.
 
     With ``table_optimizer`` ``lazy`` or ``rowwise`` a training pass looks the batch's rows up through a small copy of
     them, so that neither gradient nor update is as large as the table; :meth:`touched` hands the gradient out.
@@ -78,7 +85,10 @@ class Encoder(nn.Module):
         self.register_buffer("dropout", torch.tensor(shares), persistent=False)
         self.drops = any(share > 0 for share in shares)
         self.history_field = spec.ids.index(HISTORY_ID) if spec.history is not None else None
+        self.bins = train.number_bins if spec.numeric else 0
         self.width = sum(widths) + len(spec.numeric)
+        if self.bins:
+            self._add_bins(len(spec.numeric), train.field_embedding)
         if self.history_field is not None:
             self.width += widths[self.history_field]
         self._compact: list[tuple[nn.Parameter, Tensor, Tensor]] = []
@@ -92,7 +102,8 @@ class Encoder(nn.Module):
             history: int32 [B, L], rows of the fused index space, 0 = padding; a row of padding pools to zeros.
 
         Returns:
-            float32 [B, D], or [B, copies, D] for several copies: embeddings by falling width, pooled history, numbers.
+            float32 [B, D], or [B, copies, D] for several copies: embeddings by falling width, pooled history, bins of
+            numbers, numbers.
         """
         if self.training and self.drops:
             index = self._with_unknown(index)
@@ -112,6 +123,8 @@ class Encoder(nn.Module):
             if pooled is not None:
                 mean = functional.embedding_bag(pooled, table, mode="mean", padding_idx=0)
                 parts.append(mean if self.copies == 1 else self._by_copy(mean.unsqueeze(1)))
+        if self.bins:
+            parts.append(self._binned(numeric))
         shared = numeric if self.copies == 1 else numeric.unsqueeze(1).expand(-1, self.copies, -1)
         return torch.cat([*parts, shared], dim=-1)
 
@@ -127,6 +140,30 @@ class Encoder(nn.Module):
         ]
         self._compact.clear()
         return found
+
+    def _add_bins(self, numbers: int, width: int) -> None:
+        """A table with a row of padding and ``bins`` rows for every number."""
+        table = torch.empty(1 + numbers * self.bins, self.copies * width).normal_(std=EMBEDDING_STD)
+        table[0] = 0.0
+        self.tables[BINS] = nn.Parameter(table)
+        probability = torch.arange(1, self.bins, dtype=torch.float64) / self.bins
+        self.edges: Tensor
+        self.firsts: Tensor
+        edges = (2.0**0.5 * torch.erfinv(2.0 * probability - 1.0)).float()
+        self.register_buffer("edges", edges, persistent=False)
+        firsts = 1 + torch.arange(numbers, dtype=torch.int32) * self.bins
+        self.register_buffer("firsts", firsts, persistent=False)
+        self.width += numbers * width
+
+    def _binned(self, numeric: Tensor) -> Tensor:
+        """Embeddings of the numbers' bins: float32 [B, n] to [B, n * w], or [B, copies, n * w]."""
+        place = torch.bucketize(numeric, self.edges, out_int32=True) + self.firsts
+        chosen = torch.where(numeric == 0, 0, place)
+        table: Tensor = self.tables[BINS]
+        if self.training and self.sparse:
+            table, chosen, _ = self._narrowed(self.tables[BINS], chosen, None)
+        found = functional.embedding(chosen, table, padding_idx=0)
+        return found.flatten(1) if self.copies == 1 else self._by_copy(found)
 
     def _with_unknown(self, index: Tensor) -> Tensor:
         ids = len(self.unknown)

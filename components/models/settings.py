@@ -193,6 +193,8 @@ class TrainSettings:
         id_embedding: Embedding width of id fields.
         field_embedding: Embedding width of category fields.
         embedding_widths: Widths of single fields where they differ.
+        number_bins: Bins of equal normal probability into which every number falls, each with an embedding of width
+            ``field_embedding`` beside the number itself; 0 for none.
         embedding_decay: L2 penalty on the embedding rows that a batch reads.
         embedding_dropout: Share of ids that a training step reads as unknown.
         embedding_dropouts: That share for single id fields where it differs.
@@ -226,6 +228,7 @@ class TrainSettings:
     id_embedding: int = 16
     field_embedding: int = 4
     embedding_widths: dict[str, int] = field(default_factory=dict)
+    number_bins: int = 0
     embedding_decay: float = 0.0
     embedding_dropout: float = 0.0
     embedding_dropouts: dict[str, float] = field(default_factory=dict)
@@ -249,7 +252,7 @@ class TrainSettings:
         counted = ("field_embedding", "min_id_count", "evaluations", "resident_mb", "threads")
         for name in (*positive, *counted):
             require(getattr(self, name) > 0, f"{name} must be above 0, found {getattr(self, name)}")
-        for name in ("weight_decay", "embedding_decay", "patience", "checkpoint_steps"):
+        for name in ("weight_decay", "embedding_decay", "number_bins", "patience", "checkpoint_steps"):
             require(getattr(self, name) >= 0, f"{name} must be at least 0, found {getattr(self, name)}")
         for name in ("dropout", "averaging"):
             require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1, found {getattr(self, name)}")

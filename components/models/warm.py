@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 import torch
 
 from components.errors import TrainingError
+from components.models.encoder import BINS
 from components.models.fields import InputSpec, Vocabularies
 from components.models.fitted import Fitted, Ranker
 from components.models.settings import ModelRecipe, Task, TrainSettings
 
 # Settings that shape the weights; the others may change from day to day.
-SHAPES = ("id_embedding", "field_embedding", "embedding_widths")
+SHAPES = ("id_embedding", "field_embedding", "embedding_widths", "number_bins")
 
 
 def difference(
@@ -97,6 +98,8 @@ def adopt(model: Ranker, vocab: Vocabularies, start: Fitted) -> int:
     taken = 0
     encoder, other = model.encoder, start.model.encoder
     with torch.no_grad():
+        if BINS in encoder.tables:
+            encoder.tables[BINS].copy_(other.tables[BINS])
         for width, members in encoder.fields.items():
             table = encoder.tables[str(width)]
             old = other.tables[str(width)].to(table.device)

@@ -110,3 +110,58 @@ def test_dropout_of_ids_is_by_field_and_by_generator_and_off_in_serving():
     assert not torch.equal(outputs[0], outputs[2])
     dropped = (outputs[0][:, :16] == 0).all(1).float().mean()
     assert 0.45 < dropped < 0.55
+
+
+NUMBERS = InputSpec(ids=("video_id",), numeric=("x", "y"), user_columns=("x", "y"), video_columns=("video_id",))
+
+
+def numbers(values):
+    columns = {"video_id": [7] * len(values), "x": [one[0] for one in values], "y": [one[1] for one in values]}
+    return pa.table(columns, schema=pa.schema([("video_id", pa.int64()), ("x", pa.float64()), ("y", pa.float64())]))
+
+
+def binned(bins, copies=1, **changes):
+    torch.manual_seed(3)
+    # Mean 0 and standard deviation 1 in both columns: numbers reach the encoder as they are.
+    fitted = numbers([(-1.0, -1.0), (1.0, 1.0)])
+    vocab = Vocabularies.fit(fitted, NUMBERS, 1)
+    settings = TrainSettings(id_embedding=1, field_embedding=2, number_bins=bins, **changes)
+    return Encoder(NUMBERS, vocab, settings, copies), vocab
+
+
+def test_a_number_has_the_embedding_of_its_bin_beside_it():
+    encoder, vocab = binned(4)
+    encoder.eval()
+    table = encoder.tables["bins"]
+    assert tuple(table.shape) == (1 + 2 * 4, 2)
+    # Quartiles of the normal distribution: -0.674, 0, 0.674.
+    x = encoder(*arrays(numbers([(-0.7, 0.7), (-0.6, 0.6), (0.5, None), (9.0, -9.0)]), spec=NUMBERS, vocab=vocab))
+    assert x.shape == (4, encoder.width) == (4, 1 + 4 + 2)
+    wanted = [(1, 8), (2, 7), (3, 0), (4, 5)]
+    for row, (first, second) in zip(x, wanted, strict=True):
+        assert torch.equal(row[1:5], torch.cat([table[first], table[second]]))
+    assert not table[0].any()
+
+
+def test_bins_of_parts_add_up_to_the_whole():
+    encoder, vocab = binned(5)
+    encoder.eval()
+    table = numbers([(0.3, -1.2), (1.4, None)])
+    parts = [encoder(*arrays(table, columns, NUMBERS, vocab)) for columns in (("x",), ("y",), ("video_id",))]
+    assert torch.equal(sum(parts), encoder(*arrays(table, spec=NUMBERS, vocab=vocab)))
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_bins_get_the_same_gradient_however_tables_are_updated(copies):
+    table = numbers([(0.3, -1.2), (1.4, None), (0.2, 0.4)])
+    found = []
+    for rule in ("dense", "lazy"):
+        encoder, vocab = binned(4, copies, table_optimizer=rule)
+        (encoder(*arrays(table, spec=NUMBERS, vocab=vocab)) ** 2).sum().backward()
+        whole = encoder.tables["bins"].grad
+        if rule == "lazy":
+            (touched,) = [one for one in encoder.touched() if one.table is encoder.tables["bins"]]
+            whole = torch.zeros_like(encoder.tables["bins"]).index_copy(0, touched.rows, touched.gradient)
+        found.append(whole)
+    torch.testing.assert_close(*found)
+    assert found[0].any()

@@ -13,7 +13,7 @@ from components.models.trainer import fit
 from components.models.warm import adopt, difference
 from tests.models import planted
 
-QUICK = replace(planted.TRAIN, epochs=1, batch_size=500, min_id_count=1)
+QUICK = replace(planted.TRAIN, epochs=1, batch_size=500, min_id_count=1, number_bins=3)
 # So small a step that the weights are where they started, to five digits.
 STILL = replace(QUICK, learning_rate=1e-9, weight_decay=0.0)
 
@@ -67,6 +67,7 @@ def test_known_values_take_their_embeddings_along(kind):
         # Each known value, and what no window has seen.
         for value in (*values, "never seen"):
             assert torch.equal(row(here, model, name, value), row(start, start.model, name, value))
+    assert torch.equal(model.encoder.tables["bins"], start.model.encoder.tables["bins"])
     for new in (75_000, 89_000):
         assert torch.equal(row(here, model, "user_id", new), row(here, fresh, "user_id", new))
         assert row(here, model, "user_id", new).abs().max() > 0
