@@ -51,8 +51,12 @@ class Record:
     rows: tuple[dict[str, Any], ...]
 
     def json(self) -> str:
-        """The record as text."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """The record as text, a line for each claim and row."""
+        parts = {name: json.dumps(value) for name, value in asdict(self).items()}
+        for name in ("claims", "rows"):
+            lines = [json.dumps(one) for one in asdict(self)[name]]
+            parts[name] = "[\n" + ",\n".join(lines) + "\n]"
+        return "{\n" + ",\n".join(f"{json.dumps(name)}: {part}" for name, part in parts.items()) + "\n}\n"
 
 
 def record(config: dict[str, Any], claims: list[Claim], rows: list[dict[str, Any]]) -> Record:

@@ -32,8 +32,8 @@ from components.models.settings import Task
 
 EVALUATIONS = Path(__file__).resolve().parent / "results" / "test_evaluations.jsonl"
 MODELS = (
-    *("single", "shared_bottom", "mmoe", "cgc", "ple", "flat", "hmtl_behaviour", "hmtl_group", "mfh", "mfh_equal"),
-    *("biasnet", "lightgbm", "rechub_mmoe", "rechub_ple"),
+    *("single", "shared_bottom", "cross_stitch", "mmoe", "cgc", "ple", "flat", "hmtl_behaviour", "hmtl_group"),
+    *("mfh", "mfh_equal", "biasnet", "mtnas", "lightgbm", "rechub_mmoe", "rechub_ple"),
 )
 OURS = "mfh"
 REFERENCES = ("ple", "flat", "lightgbm", "rechub_mmoe", "rechub_ple")

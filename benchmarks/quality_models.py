@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,9 @@ from components.config import Pipeline
 from components.errors import ConfigError
 from components.inputs import GROUPS
 from components.models.settings import MODEL_KINDS
+
+if TYPE_CHECKING:
+    from components.models.fitted import Fitted
 
 OUTSIDE = ("lightgbm", "rechub_mmoe", "rechub_ple")
 
@@ -102,11 +105,19 @@ def _fit_zoo(
     name: str, data: Examples, parts: list[pa.Table], seed: int
 ) -> tuple[list[NDArray[np.float32]], dict[str, Any]]:
     from components.models import trainer
+    from components.models.search import search
 
-    pipeline = data.pipeline
+    pipeline, recipe = data.pipeline, data.pipeline.recipe(name)
     settings = replace(pipeline.train, seed=seed)
-    fitted = trainer.fit(
-        pipeline.recipe(name), settings, pipeline.tasks, GROUPS, data.spec, data.train, valid=data.valid
-    )
-    facts = {"parameters": fitted.parameters, "warnings": list(fitted.warnings)}
+    if recipe.kind == "mtnas" and not recipe.search.route:
+        recipe = search(recipe, settings, pipeline.tasks, GROUPS, data.spec, data.train)
+    fitted = trainer.fit(recipe, settings, pipeline.tasks, GROUPS, data.spec, data.train, valid=data.valid)
+    facts = {"parameters": fitted.parameters, "epochs": _epochs(fitted), "warnings": list(fitted.warnings)}
+    if recipe.search.route:
+        facts["route"] = recipe.search.route
     return [fitted.predict(part) for part in parts], facts
+
+
+def _epochs(fitted: "Fitted") -> float:
+    """Passes over the training rows that the weights come from."""
+    return round(fitted.step / -(-fitted.rows // fitted.train.batch_size), 2)

@@ -38,12 +38,14 @@ def quality(
     resamples: Annotated[int, typer.Option(min=100, help="Of the paired bootstrap over users and seeds.")] = 1_000,
     workers: Annotated[int, typer.Option(min=1, help="Models trained side by side.")] = 1,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps the examples for the next call.")] = None,
+    table: Annotated[Path | None, typer.Option(help="File for the tables as Markdown.")] = None,
     out: JsonOption = None,
 ) -> None:
     """How well every model ranks, per task and user group, with paired intervals of the differences."""
     from rich.console import Console
 
     from benchmarks import claims, quality
+    from benchmarks.quality_table import markdown
 
     chosen = quality.MODELS if models is None else tuple(name.strip() for name in models.split(",") if name.strip())
     with progress() as notify:
@@ -51,6 +53,8 @@ def quality(
             data, train, valid, test, chosen, seeds, cache=cache, resamples=resamples, workers=workers, notify=notify
         )
     quality.show(result, Console(stderr=out == "-"))
+    if table is not None:
+        table.write_text(markdown(result), encoding="utf-8")
     claims.publish(result, out)
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from components import errors
+from components import cli_bench, cli_model, errors
 from components.cli import app, source_app
 from components.config import PARAMS, Settings, parse_pipeline
 from components.context import Context
@@ -120,7 +120,9 @@ def test_source_check_runs_from_the_command_line_on_the_example(own_logs: Path, 
 
 def test_every_command_is_in_the_readme() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    names |= {f"source {command.name}" for command in source_app.registered_commands}
+    for group, commands in (("source", source_app), ("bench", cli_bench.app), ("model", cli_model.app)):
+        found = commands.registered_commands
+        names |= {f"{group} {one.name or one.callback.__name__}" for one in found if one.callback}
     assert {name for name in names if f"`mfh {name}" not in README} == set()
 
 

@@ -157,7 +157,7 @@ class Encoder(nn.Module):
 
     def _binned(self, numeric: Tensor) -> Tensor:
         """Embeddings of the numbers' bins: float32 [B, n] to [B, n * w], or [B, copies, n * w]."""
-        place = torch.bucketize(numeric, self.edges, out_int32=True) + self.firsts
+        place = torch.bucketize(numeric.contiguous(), self.edges, out_int32=True) + self.firsts
         chosen = torch.where(numeric == 0, 0, place)
         table: Tensor = self.tables[BINS]
         if self.training and self.sparse:

@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmarks import quality, quality_models
 from benchmarks.quality_data import Days, Examples, load
 from benchmarks.quality_models import Outcome, fit, require_models
+from benchmarks.quality_table import markdown
 from components.config import Pipeline, parse_pipeline
 from components.errors import ConfigError, WindowError
 from components.models import metrics
@@ -149,6 +150,21 @@ def test_the_table_shows_means_deviations_and_differences(monkeypatch: pytest.Mo
         assert expected in text
 
 
+def test_the_kept_table_marks_the_best_and_what_the_intervals_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = markdown(run(monkeypatch, tmp_path / "log.jsonl"))
+    assert "Evaluation 1 on these test days." in text
+    assert "## completion: squared error, less is better" in text
+    assert "logloss" not in text
+    like = text.split("## like: AUC")[1].split("##")[0].splitlines()
+    best = next(line for line in like if line.startswith("| mfh |") or line.startswith("| flat |"))
+    assert "**" in best
+    against_ple = next(line for line in like if line.startswith("| mfh − ple |"))
+    assert against_ple.count("| **+") == 4
+    assert "**" not in next(line for line in like if line.startswith("| mfh − flat |"))
+
+
 def test_a_group_without_rows_is_shown_as_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data = examples()
     nobody_new = data.test.filter(pa.array(data.test["group"].to_numpy() > 0))
@@ -195,7 +211,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         require_models(("lightgbm",), pipeline())
 
 
-@pytest.mark.parametrize("name", ["mfh", "lightgbm", "rechub_mmoe", "rechub_ple"])
+@pytest.mark.parametrize("name", ["mfh", "mtnas", "lightgbm", "rechub_mmoe", "rechub_ple"])
 def test_every_kind_of_model_learns_the_planted_signal(name: str) -> None:
     data = Examples(**{**vars(examples()), "train": planted.window(3_000, 9)})
     outcome = fit(name, 1, data)
