@@ -23,7 +23,7 @@ from components.inputs import GROUPS
 from components.models.fields import InputSpec, Vocabularies
 from components.models.settings import Task
 
-# Its documented defaults but for the batch; tuned on validation days: benchmarks/results/quality_tuning.md.
+# Its documented defaults but for the batch, and for one epoch of patience: benchmarks/results/quality_tuning.md.
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-5
 EPOCHS = 10
