@@ -96,8 +96,8 @@ lint: $(STAMP)  ## ruff, strict mypy, docstring signatures
 	$(BIN)/mypy
 	$(BIN)/pydoclint --quiet components simulator feature_repo dags deploy benchmarks
 
-bench: $(STAMP)  ## One benchmark, or all: BENCH=train
-	@$(BIN)/mfh bench $(BENCH)
+bench: $(STAMP)  ## One benchmark: BENCH=train ARGS="--json out.json" (without BENCH: the list)
+	@$(BIN)/mfh bench $(or $(BENCH),--help) $(ARGS)
 
 clean:  ## Remove environments, caches and .mfh (lake, models, Airflow's home)
 	@if [ -x $(BIN)/python ] && [ -f .mfh/airflow/stack.json ]; then $(BIN)/python -m deploy.local.ui --stop; fi

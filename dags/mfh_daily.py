@@ -32,7 +32,14 @@ def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, An
     from airflow.sdk.exceptions import AirflowFailException
 
     from components.context import Context
-    from components.errors import ConfigError, SourceError, TrainingError, ValidationFailedError, WindowError
+    from components.errors import (
+        CheckpointError,
+        ConfigError,
+        SourceError,
+        TrainingError,
+        ValidationFailedError,
+        WindowError,
+    )
     from components.steps import run_step
 
     context = get_current_context()
@@ -45,7 +52,7 @@ def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, An
     identity = {"run_id": instance.run_id, "try": instance.try_number, "map_index": instance.map_index}
     try:
         (result,) = run_step(Context(pipeline, SETTINGS, run=identity), name, day, shard)
-    except (ConfigError, SourceError, TrainingError, ValidationFailedError, WindowError) as error:
+    except (CheckpointError, ConfigError, SourceError, TrainingError, ValidationFailedError, WindowError) as error:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
     return result.record()
 
