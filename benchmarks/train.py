@@ -28,6 +28,7 @@ MODELS = ("mfh", "ple", "mmoe")
 BATCHES = (512, 4_096, 65_536)
 HEADLINE_BATCH = 4_096
 GPU_BATCH = 512
+LARGE_TABLE = 1_000_000
 RECHUB = {"ple": 2.0, "mmoe": 1.5}
 
 
@@ -61,6 +62,7 @@ def run(
         ("matrix products", partial(_products, repeats)),
         *((f"steps of {batch} rows", partial(_steps, batch, repeats)) for batch in batches),
         ("groups and behaviours", partial(_growth, repeats)),
+        ("large tables", partial(_tables, repeats)),
     ]
     if find_spec("torch_rechub") is not None:
         parts += [
@@ -175,6 +177,19 @@ def _growth(repeats: int) -> tuple[list[Claim], Rows]:
             {"what": side, "device": "cpu", "seconds": statistics.median(found)} for side, found in seconds.items()
         ]
     return claims, rows
+
+
+def _tables(repeats: int) -> tuple[list[Claim], Rows]:
+    """What the rules by which tables move cost when most rows of a table are not in the batch."""
+    with ExitStack() as stack:
+        rules = ("dense", "lazy", "rowwise")
+        sides = {
+            rule: stack.enter_context(our_step("mfh", HEADLINE_BATCH, 3, 3, "cpu", tables=rule, users=LARGE_TABLE))
+            for rule in rules
+        }
+        seconds = alternate(sides, repeats)
+    key = {"what": f"step, table of {LARGE_TABLE} users", "model": "mfh", "device": "cpu", "batch": HEADLINE_BATCH}
+    return [], [key | {"side": rule, "seconds": statistics.median(found)} for rule, found in seconds.items()]
 
 
 def _rechub(kind: str, batch: int, repeats: int, threads: int) -> tuple[list[Claim], Rows]:

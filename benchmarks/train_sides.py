@@ -187,7 +187,16 @@ def _without_batchnorm(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def our_step(
-    kind: str, batch: int, behaviours: int, groups: int, device: str, precision: str = "fp32", *, compiled: bool = False
+    kind: str,
+    batch: int,
+    behaviours: int,
+    groups: int,
+    device: str,
+    precision: str = "fp32",
+    *,
+    compiled: bool = False,
+    tables: str = "dense",
+    users: int = 0,
 ) -> Iterator[Callable[[], None]]:
     """A training step on rows that lie ready: encoder, network, loss, clipping, AdamW.
 
@@ -199,6 +208,8 @@ def our_step(
         device: ``cpu`` or ``cuda``.
         precision: ``fp32`` or ``bf16``.
         compiled: With ``torch.compile``.
+        tables: Rule by which embedding tables move.
+        users: Rows of the table of users; 0 for those of the batch.
 
     Yields:
         Makes one step and returns when it is done.
@@ -207,10 +218,17 @@ def our_step(
 
     table = window(batch, behaviours, groups)
     settings = TrainSettings(
-        epochs=1_000_000, batch_size=batch, min_id_count=1, device=cast(Any, device), precision=cast(Any, precision)
+        epochs=1_000_000,
+        batch_size=batch,
+        min_id_count=1,
+        device=cast(Any, device),
+        precision=cast(Any, precision),
+        table_optimizer=cast(Any, tables),
     )
     where = torch.device(device)
     rows, vocab = survey(table, SPEC, 1)
+    if users:
+        vocab = replace(vocab, values=(pa.array(np.arange(users)), *vocab.values[1:]))
     with load(table, rows, SPEC, vocab, tasks(behaviours), groups, 4_096, where) as data:
         setup = Setup(settings, tasks(behaviours), group_names(groups), data, None, Team(), where)
         state = trainer.build(setup, recipe(kind), SPEC, vocab)
