@@ -17,7 +17,7 @@ from components.models.losses import MultiTaskLoss
 from components.models.network import Network
 
 # Rows of one piece on a CPU.
-PIECE_ROWS = 512
+PIECE_ROWS = 1_024
 
 
 @dataclass(frozen=True)
