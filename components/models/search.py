@@ -41,7 +41,7 @@ from components.models.mtnas import QUERIES, Choice, Logits, Route, RoutedNetwor
 from components.models.optimizer import AdamW, Optimizer
 from components.models.parallel import team
 from components.models.settings import ModelRecipe, SearchSettings, Task, TrainSettings
-from components.models.step import plan
+from components.models.step import PIECE_ROWS, plan
 from components.models.switchers import mix
 from components.models.updates import Setup, one_step
 
@@ -53,8 +53,6 @@ DRAWS = 8
 WARM_UP = 0.2
 # Keeps a turn in which all routes are equal from a division by 0.
 EPSILON = 1e-12
-# Rows of one piece on a CPU, longer than ``step.PIECE_ROWS`` since nothing is kept for a backward pass.
-COMPARED_ROWS = 1_024
 # A reader of more blocks has too many sets of them to learn about each.
 MOST_BLOCKS = 10
 
@@ -357,7 +355,7 @@ def losses(setup: Setup, state: State, supernet: Supernet, draws: Draws, words: 
     """
     batch, model = setup.window.shelf.layout.unpack(setup.team.share(words)), state.model
     found = torch.zeros(len(draws.sets), device=setup.device)
-    limit = COMPARED_ROWS if setup.device.type == "cpu" else max(len(batch), 1)
+    limit = PIECE_ROWS if setup.device.type == "cpu" else max(len(batch), 1)
     model.eval()
     with torch.no_grad():
         x = model.encoder(batch.index, batch.numeric, batch.history)
