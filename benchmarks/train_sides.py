@@ -5,12 +5,12 @@ Needs torch, numpy and pyarrow alone, but for torch-rechub's side, so that it ru
 
 import contextlib
 import io
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -126,7 +126,14 @@ def epoch(job: Job) -> Measured:
     """
     torch.set_num_threads(job.threads)
     seconds = _our_epoch(job) if job.side == "ours" else _rechub_epoch(job)
-    return Measured(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return Measured(seconds, _peak_mib())
+
+
+def _peak_mib() -> float:
+    """Largest resident memory of this process; getrusage's would be that of the process which started it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 def _our_epoch(job: Job) -> float:
