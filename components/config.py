@@ -106,6 +106,23 @@ class DecisionRule(Record):
     max_skip_rate_increase: float = Field(0.02, ge=0)
     max_return_loss_pp: float = Field(0.5, ge=0)
     min_users: int = Field(100, gt=1)
+    multiplicity: Literal["holm", "benjamini-hochberg"] = Field(
+        "holm", description="Over metrics and segments: of the family-wise error, or of the false discovery rate"
+    )
+    lift: Literal["unadjusted", "cuped"] = Field(
+        "unadjusted", description="Which lift of app time decides; both are always shown"
+    )
+    winsorise: float | None = Field(
+        None, gt=0.5, lt=1, description="Quantile above which a user's seconds and counts are cut, beside the raw mean"
+    )
+    bootstrap: int = Field(0, ge=0, description="Resamples of the primary metrics' user bootstrap, 0 for none")
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if 0 < value < 100:
+            raise ValueError("0 for none, or at least 100 resamples")
+        return value
 
 
 class Pipeline(Record):

@@ -1,7 +1,6 @@
 """From per-user outcomes to the experiment's results, its calibration table and its session depths."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,45 +8,89 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.config import DecisionRule
-from components.errors import ConfigError
 from simulator import inference
-from simulator.experiment import Calibration, Estimate, MetricResult, Segment, Unit
-from simulator.inference import Effect, Moments
-from simulator.metrics import GROUPS, INTERACTIONS, METRICS, OUTCOMES, SEGMENTS, ArmSums, Metric, PairedSums
+from simulator.comparison import ARMS, Arms, Comparison, Design, estimate, joined, level_estimate, users_of
+from simulator.cuped import Covariates
+from simulator.experiment import Calibration, Interaction, MetricResult, Segment, Variant
+from simulator.inference import SampleRatio
+from simulator.metrics import GROUPS, INTERACTIONS, METRICS, OUTCOMES, SEGMENTS, Metric
 from simulator.response_data import ResponseData
+from simulator.variants import adjusted, largest_kept, resampled, winsorised
 
 FloatArray = NDArray[np.float64]
-Design = Literal["paired", "split"]
 
-ARMS = ("treatment", "baseline")
 LOG = "log"
 
 
-def metric_results(outcomes: pa.Table, rule: DecisionRule, design: Design = "paired") -> tuple[MetricResult, ...]:
+def metric_results(
+    outcomes: pa.Table, rule: DecisionRule, design: Design = "paired", covariates: pa.Table | None = None
+) -> tuple[MetricResult, ...]:
     """All metrics in all segments.
 
     Args:
         outcomes: ``metrics.OUTCOMES`` with the arms "treatment" and "baseline".
-        rule: Confidence, margins, and the number of users below which a segment is exploratory.
+        rule: Confidence, margins, the number of users below which a segment is exploratory, and which other methods
+            stand beside the plain one.
         design: Whether every user was simulated in both arms or in one.
+        covariates: ``user_id`` and numeric columns fixed before the exposure, for CUPED of the primary metrics and
+            the guardrails; None leaves it out.
 
     Returns:
-        One result per metric and segment; p-values are Holm-adjusted over all of them.
+        One result per metric and segment; p-values are adjusted over all of them.
 
     Raises:
-        ConfigError: When the paired design's arms do not hold the same users.
+        ConfigError: When a user has several rows, or the paired design's arms do not hold the same users.
     """
-    found = [
-        _result(metric, segment, _cells(outcomes, metric, segment, design), rule)
-        for metric in METRICS
-        for segment in SEGMENTS
-    ]
-    adjusted = inference.holm([r.difference.p_value for r in found])
-    return tuple(r.model_copy(update={"p_adjusted": p}) for r, p in zip(found, adjusted, strict=True))
+    arms = Arms(outcomes, design)
+    known = None if covariates is None else Covariates.of(covariates)
+    found = []
+    for metric in METRICS:
+        largest = None if rule.winsorise is None else largest_kept(arms, metric, rule.winsorise)
+        for segment in SEGMENTS:
+            members = arms.members(metric, segment)
+            result = _result(metric, segment, members, rule)
+            others = _variants(metric, members, rule, covariates=known, largest=largest)
+            found.append(result.model_copy(update={"variants": others}))
+    adjust = inference.holm if rule.multiplicity == "holm" else inference.benjamini_hochberg
+    adjusted_p = adjust([r.difference.p_value for r in found])
+    return tuple(r.model_copy(update={"p_adjusted": p}) for r, p in zip(found, adjusted_p, strict=True))
+
+
+def interactions(outcomes: pa.Table, rule: DecisionRule, design: Design = "paired") -> tuple[Interaction, ...]:
+    """Is the lift of the primary segment's users another than that of all others?
+
+    Args:
+        outcomes: As for ``metric_results``.
+        rule: Confidence and primary segment; if that is "all", the new users are set against the others.
+        design: As for ``metric_results``.
+
+    Returns:
+        One result per primary metric: the difference of relative lifts, in percentage points of lift.
+    """
+    segment: Segment = "new" if rule.primary_segment == "all" else rule.primary_segment
+    others = tuple(one for one in SEGMENTS if one not in ("all", segment))
+    arms = Arms(outcomes, design)
+    found = []
+    for metric in METRICS:
+        if metric.role != "primary":
+            continue
+        one = [m.moments for m in arms.members(metric, segment)]
+        rest = [joined(parts).moments for parts in zip(*(arms.members(metric, s) for s in others), strict=True)]
+        effect = inference.interaction(list(zip(one, rest, strict=True)), rule.confidence)
+        found.append(
+            Interaction(
+                metric=metric.name,
+                title=metric.title,
+                segment=segment,
+                others=others,
+                difference=estimate(effect, "pp", 100.0),
+            )
+        )
+    return tuple(found)
 
 
 def power_notes(outcomes: pa.Table, rule: DecisionRule, design: Design = "paired") -> tuple[str, ...]:
-    """Minimum detectable effects at 80 % power, as sentences.
+    """Minimum detectable effects at 80 % power, as sentences; every metric's and segment's stand in its result.
 
     Args:
         outcomes: As for ``metric_results``.
@@ -57,12 +100,13 @@ def power_notes(outcomes: pa.Table, rule: DecisionRule, design: Design = "paired
     Returns:
         One sentence per primary metric and for the primary segment and all users.
     """
+    arms = Arms(outcomes, design)
     notes = []
     for metric in METRICS:
         if metric.role != "primary":
             continue
         for segment in dict.fromkeys((rule.primary_segment, "all")):
-            moments = [cell[2] for cell in _cells(outcomes, metric, segment, design)]
+            moments = [m.moments for m in arms.members(metric, segment)]
             share = metric.unit == "share"
             effect = (inference.difference if share else inference.relative)(moments, rule.confidence)
             smallest = inference.detectable(effect, rule.confidence)
@@ -71,6 +115,41 @@ def power_notes(outcomes: pa.Table, rule: DecisionRule, design: Design = "paired
             )
             notes.append(f"{metric.title}, {segment} users: smallest effect found with 80 % power {size}")
     return tuple(notes)
+
+
+def absent_guardrails(outcomes: pa.Table) -> tuple[str, ...]:
+    """Guardrails that this feed can not have, as sentences.
+
+    Args:
+        outcomes: ``metrics.OUTCOMES``.
+
+    Returns:
+        One sentence per share that is unknown, and one on margin, for which no feed has a column.
+    """
+    wanted = {"fresh": "fresh videos", "trending": "trending videos", "tail_creator": "tail creators' videos"}
+    found = [
+        f"The share of {what} is no guardrail here: the feed does not say which videos they are."
+        for name, what in wanted.items()
+        if outcomes.column(name).null_count == outcomes.num_rows
+    ]
+    return (*found, "Margin is no guardrail: the feed has no column of what a video earns.")
+
+
+def sample_ratio(outcomes: pa.Table, design: Design, treatment_share: float = 0.5) -> SampleRatio:
+    """The check that goes before every other number.
+
+    Args:
+        outcomes: As for ``metric_results``.
+        design: As for ``metric_results``.
+        treatment_share: Intended share of the treatment.
+
+    Returns:
+        The check of the split design; without a p-value and an alert in the paired one, which needs none.
+    """
+    if design == "paired":
+        return SampleRatio(None, False, "not applicable: every user is simulated in both arms")
+    users = [len(pc.unique(_arm(outcomes, arm).column("user_id"))) for arm in ARMS]
+    return inference.sample_ratio(users[0], users[1], treatment_share)
 
 
 def sample_ratio_sentence(outcomes: pa.Table, design: Design) -> str:
@@ -83,10 +162,7 @@ def sample_ratio_sentence(outcomes: pa.Table, design: Design) -> str:
     Returns:
         The check's sentence, or that the paired design needs none.
     """
-    if design == "paired":
-        return "not applicable: every user is simulated in both arms"
-    users = [len(np.unique(_arm(outcomes, arm).column("user_id").to_numpy())) for arm in ARMS]
-    return inference.sample_ratio(users[0], users[1]).sentence
+    return sample_ratio(outcomes, design).sentence
 
 
 def logged_outcomes(
@@ -94,6 +170,8 @@ def logged_outcomes(
     skip_below_s: float,
     topic: NDArray[np.int32] | None = None,
     fresh: NDArray[np.int8] | None = None,
+    trending: NDArray[np.int8] | None = None,
+    tail_creator: NDArray[np.int8] | None = None,
 ) -> pa.Table:
     """What the held-out day's log says, in the shape of the simulated outcomes (arm "log", member 0).
 
@@ -102,6 +180,8 @@ def logged_outcomes(
         skip_below_s: The skip rule that the response model used.
         topic: int32 [N], -1 = unknown.
         fresh: int8 [N], -1 = unknown.
+        trending: int8 [N], -1 = unknown (see ``metrics.OUTCOMES``).
+        tail_creator: int8 [N], -1 = unknown.
 
     Returns:
         ``metrics.OUTCOMES`` with one row per user; ``return_probability`` is 0 or 1.
@@ -115,6 +195,9 @@ def logged_outcomes(
     def total(values: NDArray[np.float64] | NDArray[np.bool_]) -> FloatArray:
         sums: FloatArray = np.add.reduceat(values.astype(np.float64), first) if len(first) else np.zeros(0)
         return sums
+
+    def total_of(flag: NDArray[np.int8] | None) -> FloatArray | None:
+        return total(flag[order] == 1) if flag is not None and (flag >= 0).any() else None
 
     topics = None
     if topic is not None and (topic >= 0).any():
@@ -133,7 +216,9 @@ def logged_outcomes(
         "impressions": total(np.ones(len(order))),
         "skips": total(data.watch_s < skip_below_s),
         "topics": topics,
-        "fresh": total(fresh[order] == 1) if fresh is not None and (fresh >= 0).any() else None,
+        "fresh": total_of(fresh),
+        "trending": total_of(trending),
+        "tail_creator": total_of(tail_creator),
         "return_probability": np.where(data.returned[first] >= 0, data.returned[first], np.nan).astype(np.float64),
     }
     for i, name in enumerate(data.behaviours):
@@ -202,38 +287,16 @@ def session_depths(depths: pa.Table, data: ResponseData) -> dict[str, tuple[int,
     return found
 
 
-_Cell = tuple[ArmSums, ArmSums, Moments | str]
-
-
-def _cells(outcomes: pa.Table, metric: Metric, segment: Segment, design: Design) -> list[_Cell]:
-    """Per ensemble member: both arms' sums and the moments of their comparison."""
-    cells: list[_Cell] = []
-    arms = [_segment(_arm(outcomes, arm), segment) for arm in ARMS]
-    for member in sorted(pc.unique(outcomes.column("member")).to_pylist()):
-        tables = [t.filter(pc.equal(t.column("member"), member)).sort_by("user_id") for t in arms]
-        t, b = (metric.value(table) for table in tables)
-        if design == "split":
-            sums = tuple(ArmSums.of(values[~np.isnan(values)]) for values in (t, b))
-            cells.append((sums[0], sums[1], inference.welch(sums[0], sums[1])))
-            continue
-        users = [table.column("user_id").to_numpy() for table in tables]
-        if not np.array_equal(users[0], users[1]) or len(np.unique(users[0])) != len(users[0]):
-            raise ConfigError(
-                f"paired design, member {member}, segment {segment}: the arms must hold the same users, one row each; "
-                f"found {len(users[0])} and {len(users[1])} rows"
-            )
-        known = ~(np.isnan(t) | np.isnan(b))
-        pair = PairedSums.of(t[known], b[known])
-        cells.append((ArmSums(pair.n, pair.t, pair.tt), ArmSums(pair.n, pair.b, pair.bb), inference.paired(pair)))
-    return cells
-
-
-def _result(metric: Metric, segment: Segment, cells: Sequence[_Cell], rule: DecisionRule) -> MetricResult:
-    moments = [cell[2] for cell in cells]
-    users = min((min(cell[0].n, cell[1].n) for cell in cells), default=0)
+def _result(metric: Metric, segment: Segment, members: Sequence[Comparison], rule: DecisionRule) -> MetricResult:
+    moments = [m.moments for m in members]
+    users = users_of(members)
     margins = {"skip_share": 100 * rule.max_skip_rate_increase, "return": rule.max_return_loss_pp}
-    treatment = inference.level([cell[0] for cell in cells], rule.confidence)
-    baseline = inference.level([cell[1] for cell in cells], rule.confidence)
+    arms = [m.arms for m in members]
+    treatment = inference.level([pair[0] for pair in arms], rule.confidence)
+    baseline = inference.level([pair[1] for pair in arms], rule.confidence)
+    difference = inference.difference(moments, rule.confidence)
+    relative = inference.relative(moments, rule.confidence)
+    smallest, smallest_lift = (inference.detectable(one, rule.confidence) for one in (difference, relative))
     return MetricResult(
         name=metric.name,
         title=metric.title,
@@ -241,35 +304,34 @@ def _result(metric: Metric, segment: Segment, cells: Sequence[_Cell], rule: Deci
         segment=segment,
         higher_is_better=metric.higher_is_better,
         users=users,
-        treatment=_level_estimate(treatment, metric.unit),
-        baseline=_level_estimate(baseline, metric.unit),
-        difference=_estimate(
-            inference.difference(moments, rule.confidence), metric.difference_unit, metric.difference_factor
-        ),
-        relative=_estimate(inference.relative(moments, rule.confidence), "percent", 100.0),
+        treatment=level_estimate(treatment, metric.unit),
+        baseline=level_estimate(baseline, metric.unit),
+        difference=estimate(difference, metric.difference_unit, metric.difference_factor),
+        relative=estimate(relative, "percent", 100.0),
         margin=margins.get(metric.name),
         exploratory=users < rule.min_users,
+        detectable=None if smallest is None else smallest * metric.difference_factor,
+        detectable_percent=None if smallest_lift is None else smallest_lift * 100,
     )
 
 
-def _estimate(effect: Effect, unit: Unit, factor: float) -> Estimate:
-    """An effect without an interval is no evidence, so it is reported as its reason, which names the value."""
-    if effect.value is None or effect.low is None or effect.high is None:
-        return Estimate(value=None, unit=unit, reason=effect.reason or "no interval can be computed")
-    return Estimate(
-        value=effect.value * factor,
-        low=effect.low * factor,
-        high=effect.high * factor,
-        p_value=effect.p_value,
-        unit=unit,
-    )
-
-
-def _level_estimate(effect: Effect, unit: Unit) -> Estimate:
-    """A level describes: it stays even where equal users leave it without an interval. It tests nothing."""
-    if effect.value is None:
-        return Estimate(value=None, unit=unit, reason=effect.reason)
-    return Estimate(value=effect.value, low=effect.low, high=effect.high, unit=unit)
+def _variants(
+    metric: Metric,
+    members: Sequence[Comparison],
+    rule: DecisionRule,
+    *,
+    covariates: Covariates | None,
+    largest: float | None,
+) -> tuple[Variant, ...]:
+    found = []
+    if covariates is not None and metric.role != "secondary":
+        plain = inference.difference([m.moments for m in members], rule.confidence)
+        found.append(adjusted(members, covariates, metric, rule, plain))
+    if largest is not None:
+        found.append(winsorised(members, largest, metric, rule))
+    if rule.bootstrap and metric.role == "primary":
+        found.append(resampled(members, metric, rule))
+    return tuple(found)
 
 
 def _arm(table: pa.Table, arm: str) -> pa.Table:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from components.config import DecisionRule
 from simulator.experiment import Decision, Estimate, MetricResult, Rung, Segment, Verdict
+from simulator.inference import SampleRatio
 
 _SEGMENT_NAMES: dict[Segment, str] = {
     "all": "All users",
@@ -13,28 +14,50 @@ _SEGMENT_NAMES: dict[Segment, str] = {
 }
 
 
-def decide(metrics: Sequence[MetricResult], rule: DecisionRule) -> Verdict:
+def decide(
+    metrics: Sequence[MetricResult],
+    rule: DecisionRule,
+    trust: Sequence[Rung] = (),
+    sample_ratio: SampleRatio | None = None,
+) -> Verdict:
     """Apply the rule to the estimates. Intervals are at the rule's confidence, not adjusted for multiplicity.
 
-    With the primary segment's relative lift of app time as the metric, and as guardrails the skip share and the
-    next-day return, in the primary segment and over all users:
+    A sample-ratio mismatch comes first: users did not fall into the arms as intended, no number can be trusted, and
+    the decision is *hold* whatever the numbers say. Else, with the primary segment's relative lift of app time as the
+    metric, and as guardrails the skip share and the next-day return, in the primary segment and over all users:
 
     - *hold*: the lift's interval is below 0, or a guardrail is breached (its interval lies beyond the margin);
     - *ship*: the lift's interval is above 0 and every guardrail's interval stays within its margin;
     - *not enough evidence*: everything else, and always below ``min_users`` or without an interval of the lift.
 
+    With ``rule.lift`` "cuped" the lift is the one adjusted by covariates, where there is one. A failed rung of the
+    trust ladder changes no number: it is named among the reasons, so that nobody reads the decision without it.
+
     Args:
         metrics: All results of the experiment.
         rule: Segment, margins, smallest number of users.
+        trust: The trust ladder.
+        sample_ratio: The check of the split design.
 
     Returns:
         The decision, a sentence for people, and what led to it.
     """
+    verdict = _by_numbers(metrics, rule)
+    doubts = tuple(f"{rung.name} failed: {rung.detail}" for rung in trust if rung.state == "failed")
+    if sample_ratio is not None and sample_ratio.alert:
+        sentence = f"Do not trust these results: the sample ratio is not as intended ({sample_ratio.sentence}): hold"
+        reasons = (f"sample-ratio mismatch: {sample_ratio.sentence}", *doubts, *verdict.reasons)
+        return Verdict(decision="hold", sentence=sentence, reasons=reasons)
+    return verdict.model_copy(update={"reasons": (*verdict.reasons, *doubts)})
+
+
+def _by_numbers(metrics: Sequence[MetricResult], rule: DecisionRule) -> Verdict:
     who = _SEGMENT_NAMES[rule.primary_segment]
     main = _find(metrics, "app_time", rule.primary_segment)
     if main is None:
         return _unknown(f"{who}: app time was not estimated", "there is no result for the primary metric")
-    said = [f"app time {_percent(main.relative)}"]
+    lift, how = _lift(main, rule)
+    said = [f"app time {_percent(lift)}{how}"]
     returning = _find(metrics, "return", rule.primary_segment)
     if returning is not None:
         said.append(f"next-day return {_points(returning.difference)}")
@@ -42,9 +65,9 @@ def decide(metrics: Sequence[MetricResult], rule: DecisionRule) -> Verdict:
     if main.users < rule.min_users:
         few = f"{main.users} users are fewer than the {rule.min_users} that the rule asks for"
         return _unknown(sentence, few)
-    low, high = main.relative.low, main.relative.high
+    low, high = lift.low, lift.high
     if low is None or high is None:
-        return _unknown(sentence, main.relative.reason or "app time has no interval")
+        return _unknown(sentence, lift.reason or "app time has no interval")
     reasons, breached, open_ = _guardrails(metrics, rule)
     decision: Decision = "not enough evidence"
     if high < 0 or breached:
@@ -114,6 +137,14 @@ def _guardrails(metrics: Sequence[MetricResult], rule: DecisionRule) -> tuple[li
             open_ |= state == "may exceed"
             reasons.append(f"{title}: {_points(result.difference)} {state} the margin of {margin:g} pp")
     return reasons, breached, open_
+
+
+def _lift(main: MetricResult, rule: DecisionRule) -> tuple[Estimate, str]:
+    """The lift that decides, and what to say of it."""
+    adjusted = next((v.relative for v in main.variants if v.method == "cuped" and v.relative.value is not None), None)
+    if rule.lift == "cuped" and adjusted is not None:
+        return adjusted, " (adjusted by covariates)"
+    return main.relative, ""
 
 
 def _find(metrics: Sequence[MetricResult], name: str, segment: Segment) -> MetricResult | None:

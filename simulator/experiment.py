@@ -28,16 +28,32 @@ class Estimate(Result):
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
+    se: float | None = Field(None, description="Standard error, in the value's unit")
     unit: Unit
     reason: str | None = None
+
+
+class Variant(Result):
+    """The same comparison by another method, beside the plain one.
+
+    ``cuped``: adjusted by covariates from before the exposure; ``winsorised``: with the largest users' values cut;
+    ``bootstrap``: with a percentile interval of a user-level bootstrap. ``note`` says what was done.
+    """
+
+    method: Literal["cuped", "winsorised", "bootstrap"]
+    difference: Estimate
+    relative: Estimate
+    note: str
 
 
 class MetricResult(Result):
     """One metric in one segment: both arms, their difference and their relative lift.
 
     ``difference`` is treatment minus baseline in the metric's unit (percentage points for shares);
-    ``relative`` is treatment over baseline minus one, in percent. ``p_adjusted`` is Holm-corrected over all
-    metrics and segments of the experiment. ``margin`` is a guardrail's allowed worsening.
+    ``relative`` is treatment over baseline minus one, in percent. ``p_adjusted`` is corrected over all metrics and
+    segments of the experiment, by the decision rule's method. ``margin`` is a guardrail's allowed worsening.
+    ``detectable`` is the smallest true difference that a test finds with 80 % power, in the difference's unit;
+    ``detectable_percent`` the smallest relative lift.
     """
 
     name: str
@@ -53,6 +69,47 @@ class MetricResult(Result):
     p_adjusted: float | None = None
     margin: float | None = None
     exploratory: bool = False
+    detectable: float | None = None
+    detectable_percent: float | None = None
+    variants: tuple[Variant, ...] = ()
+
+
+class Interaction(Result):
+    """Whether one segment's relative lift is another than that of all other users, in percentage points of lift."""
+
+    metric: str
+    title: str
+    segment: Segment
+    others: tuple[Segment, ...]
+    difference: Estimate
+
+
+class SeriesPoint(Result):
+    """One day of a running series: the day's own estimate, and the running one with its confidence sequence."""
+
+    day: str
+    users: int
+    value: float
+    estimate: float
+    low: float
+    high: float
+
+
+class Series(Result):
+    """The running estimate of one metric over days; its intervals hold on all days at once, however often one looks.
+
+    ``users`` of a point counts user-days so far. ``left_out`` says which earlier days have no place in it, and why.
+    ``reason`` says why there is no series yet; the points that there are stay.
+    """
+
+    metric: str
+    title: str
+    segment: Segment
+    unit: Unit
+    confidence: float
+    points: tuple[SeriesPoint, ...] = ()
+    left_out: dict[str, str] = Field(default_factory=dict)
+    reason: str | None = None
 
 
 class Calibration(Result):
@@ -149,6 +206,8 @@ class Experiment(Result):
     trust: tuple[Rung, ...]
     sample_ratio: str
     metrics: tuple[MetricResult, ...]
+    interactions: tuple[Interaction, ...] = ()
+    series: tuple[Series, ...] = ()
     calibration: tuple[Calibration, ...] = ()
     session_depth: dict[str, tuple[int, ...]] = Field(
         default_factory=dict, description="Sessions by number of impressions shown (index 0 = one), per arm and 'log'"

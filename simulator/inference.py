@@ -107,6 +107,8 @@ def welch(treatment: ArmSums, baseline: ArmSums) -> Moments | str:
         Moments with Welch and Satterthwaite's degrees of freedom, or the reason why there are none.
     """
     small = min(treatment.n, baseline.n)
+    if small == 0 < max(treatment.n, baseline.n):
+        return f"no user with this metric in the {'treatment' if treatment.n == 0 else 'baseline'} arm"
     if small < 2:
         return _too_few(small)
     means, variances, rounding = [], [], 0.0
@@ -115,10 +117,8 @@ def welch(treatment: ArmSums, baseline: ArmSums) -> Moments | str:
         means.append(mean)
         variances.append(max(arm.squares - arm.n * mean * mean, 0.0) / (arm.n * (arm.n - 1)))
         rounding += _ROUNDING * arm.squares / (arm.n * (arm.n - 1))
-    v_t, v_b = variances
-    weight = v_t**2 / (treatment.n - 1) + v_b**2 / (baseline.n - 1)
-    df = (v_t + v_b) ** 2 / weight if weight > 0 else float(small - 1)
-    return Moments(small, means[0], means[1], v_t, v_b, 0.0, df, rounding)
+    df = satterthwaite(variances, (treatment.n - 1, baseline.n - 1))
+    return Moments(small, means[0], means[1], variances[0], variances[1], 0.0, df, rounding)
 
 
 def difference(members: Sequence[Moments | str], confidence: float) -> Effect:
@@ -158,15 +158,37 @@ def relative(members: Sequence[Moments | str], confidence: float) -> Effect:
     if isinstance(good, str):
         return Effect(None, reason=good)
     if any(m.baseline <= 0 for m in good):
-        lowest = min(m.baseline for m in good)
-        return Effect(None, reason=f"the baseline's mean is {lowest:.4g}: a relative lift needs one above 0")
-    values, variances = [], []
-    for m in good:
-        ratio = m.treatment / m.baseline
-        variance = m.var_treatment - 2 * ratio * m.covariance + ratio**2 * m.var_baseline
-        values.append(ratio - 1)
-        variances.append(_above(variance, m.rounding * max(1.0, ratio**2)) / m.baseline**2)
-    return _pool(values, variances, [m.df for m in good], confidence)
+        return Effect(None, reason=_no_denominator(good))
+    lifts = [_lift(m) for m in good]
+    return _pool([value for value, _ in lifts], [v for _, v in lifts], [m.df for m in good], confidence)
+
+
+def interaction(members: Sequence[tuple[Moments | str, Moments | str]], confidence: float) -> Effect:
+    """Is the relative lift of some users another than that of the others?
+
+    Estimand: E[T] / E[B] - 1 over the one group of users minus the same over the other. No user is in both groups, so
+    the two delta-method variances (see ``relative``) add up; degrees of freedom by Welch and Satterthwaite.
+
+    Args:
+        members: Per ensemble member the moments of the one group and of the other.
+        confidence: Of the two-sided interval.
+
+    Returns:
+        The difference of lifts as a fraction: 0.05 is five percentage points of lift.
+    """
+    both = _all_good([m for pair in members for m in pair])
+    if isinstance(both, str):
+        return Effect(None, reason=both)
+    if any(m.baseline <= 0 for m in both):
+        return Effect(None, reason=_no_denominator(both))
+    values, variances, dfs = [], [], []
+    for one, other in zip(both[::2], both[1::2], strict=True):
+        (a, v), (b, w) = _lift(one), _lift(other)
+        values.append(a - b)
+        # Where one group has no variation, nothing is known of other users like them.
+        variances.append(v + w if v > 0 and w > 0 else 0.0)
+        dfs.append(satterthwaite((v, w), (one.df, other.df)))
+    return _pool(values, variances, dfs, confidence)
 
 
 def level(members: Sequence[ArmSums], confidence: float) -> Effect:
@@ -190,6 +212,13 @@ def level(members: Sequence[ArmSums], confidence: float) -> Effect:
         for m, x in zip(members, means, strict=True)
     ]
     return _pool(means, variances, [m.n - 1.0 for m in members], confidence)
+
+
+def from_se(value: float, se: float, df: float, confidence: float) -> Effect:
+    """An estimate with the t interval and test of its standard error, which is above 0."""
+    half = float(stats.t.ppf(0.5 + confidence / 2, df)) * se
+    p = float(2 * stats.t.sf(abs(value) / se, df))
+    return Effect(value, value - half, value + half, p, se, df)
 
 
 def detectable(effect: Effect, confidence: float, power: float = 0.8) -> float | None:
@@ -226,6 +255,27 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     for rank, (p, i) in enumerate(known):
         largest = max(largest, min(1.0, (len(known) - rank) * p))
         adjusted[i] = largest
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
+    """Benjamini and Hochberg's step-up adjustment (Journal of the Royal Statistical Society B 1995, section 3).
+
+    Valid for independent tests and for positively dependent ones (Benjamini and Yekutieli, Annals of Statistics
+    2001), as metrics and overlapping segments of one experiment mostly are.
+
+    Args:
+        p_values: Of all hypotheses; those without a p-value do not count.
+
+    Returns:
+        Adjusted p-values in the same order: reject those up to q at false discovery rate q.
+    """
+    known = sorted(((p, i) for i, p in enumerate(p_values) if p is not None), reverse=True)
+    adjusted: list[float | None] = [None] * len(p_values)
+    smallest = 1.0
+    for rank, (p, i) in enumerate(known):
+        smallest = min(smallest, p * len(known) / (len(known) - rank))
+        adjusted[i] = smallest
     return adjusted
 
 
@@ -269,6 +319,24 @@ def _too_few(users: int) -> str:
     return "no user with this metric" if users == 0 else "only one user: a variance needs two"
 
 
+def _no_denominator(members: Sequence[Moments]) -> str:
+    lowest = min(m.baseline for m in members)
+    return f"the baseline's mean is {lowest:.4g}: a relative lift needs one above 0"
+
+
+def _lift(m: Moments) -> tuple[float, float]:
+    """One comparison's relative lift and its variance by the delta method."""
+    ratio = m.treatment / m.baseline
+    variance = m.var_treatment - 2 * ratio * m.covariance + ratio**2 * m.var_baseline
+    return ratio - 1, _above(variance, m.rounding * max(1.0, ratio**2)) / m.baseline**2
+
+
+def satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:
+    """Degrees of freedom of a sum of independent variances."""
+    weight = sum(v**2 / df for v, df in zip(variances, dfs, strict=True))
+    return sum(variances) ** 2 / weight if weight > 0 else float(min(dfs))
+
+
 def _all_good(members: Sequence[Moments | str]) -> list[Moments] | str:
     good = [m for m in members if isinstance(m, Moments)]
     if len(good) < len(members):
@@ -294,7 +362,4 @@ def _pool(values: Sequence[float], variances: Sequence[float], dfs: Sequence[flo
         missing = between / total
         observed = (df + 1) / (df + 3) * df * (1 - missing)
         df = 1 / (missing**2 / (count - 1) + 1 / observed)
-    se = float(np.sqrt(total))
-    half = float(stats.t.ppf(0.5 + confidence / 2, df)) * se
-    p = float(2 * stats.t.sf(abs(value) / se, df))
-    return Effect(value, value - half, value + half, p, se, df)
+    return from_se(value, float(np.sqrt(total)), df, confidence)

@@ -23,6 +23,15 @@ INTERACTIONS = tuple(name for name in BEHAVIOURS if name != "skip")
 _CHOSEN = ("like", "follow", "comment", "share", "profile_enter")
 
 # One row per (arm, member, user): means over the user's rollouts, so many rollouts never count as many users.
+# Of the nullable columns, null means that the feed does not know it of any video:
+# - topics: distinct topics, counted per session and added up;
+# - fresh: impressions of videos of the new group, by age at the session's start;
+# - trending: impressions of videos that trend. A video trends when its impressions of the last day, as of the session's
+#   snapshot, are above 0 and at or above the 99th percentile of those of the videos that the day's sessions can be
+#   offered in the same snapshot version;
+# - tail_creator: impressions of videos by creators of the tail. Creators are ordered by their impressions in the
+#   training window's log, most first, ties by id; the head is the shortest list that holds at least 80 % of them, the
+#   tail is everyone else, those without an impression included. A video without a known creator counts as neither.
 OUTCOMES = pa.schema(
     [
         pa.field("user_id", pa.int64(), nullable=False),
@@ -35,6 +44,8 @@ OUTCOMES = pa.schema(
         pa.field("skips", pa.float64(), nullable=False),
         ("topics", pa.float64()),
         ("fresh", pa.float64()),
+        ("trending", pa.float64()),
+        ("tail_creator", pa.float64()),
         ("return_probability", pa.float64()),
         ("truncated", pa.float64()),
         *[(name, pa.float64()) for name in INTERACTIONS],
@@ -187,4 +198,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("interactions", "Interactions per user", "secondary", "count", True, _interactions),
     Metric("topic_diversity", "Distinct topics per video", "secondary", "share", True, _per_impression("topics")),
     Metric("fresh_share", "Share of fresh videos", "secondary", "share", True, _per_impression("fresh")),
+    Metric("trending_share", "Share of trending videos", "guardrail", "share", False, _per_impression("trending")),
+    Metric("tail_share", "Share of tail creators' videos", "guardrail", "share", True, _per_impression("tail_creator")),
 )
