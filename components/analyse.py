@@ -7,19 +7,23 @@ import numpy as np
 from components import __version__
 from components.config import Pipeline
 from components.context import Context, StepResult, inputs_of
+from components.covariates import covariates
 from components.errors import MissingPartitionError
 from components.lake import Partition
 from components.respond import response_data
 from components.simulate import rollout_inputs, shard_dataset
 from components.train import ROLES, recipe_of
 from simulator.analysis import (
+    absent_guardrails,
     calibration,
+    interactions,
     logged_outcomes,
     metric_results,
     power_notes,
-    sample_ratio_sentence,
+    sample_ratio,
     session_depths,
 )
+from simulator.comparison import assign
 from simulator.decision import decide, trust_ladder
 from simulator.experiment import Arm, DayData, Experiment, Lineage, Quality
 from simulator.session import Rollouts, merge
@@ -44,23 +48,34 @@ def analyse(context: Context, day: date) -> StepResult:
     held = date.fromisoformat(record["holdout_day"])
     shards = _shards(context, day)
     rollouts = merge([Rollouts(p.table("outcomes"), p.table("depths")) for p in shards])
-    metrics = metric_results(rollouts.outcomes, pipeline.decision)
+    design, rule = pipeline.simulator.design, pipeline.decision
+    outcomes = rollouts.outcomes if design == "paired" else assign(rollouts.outcomes, pipeline.simulator.seed)
+    ratio = sample_ratio(outcomes, design)
+    metrics = metric_results(outcomes, rule, design, covariates(context, held))
+    trust = trust_ladder()
     data = response_data(context, [held], record["activity_threshold"], until=day)
     logged = logged_outcomes(data, pipeline.feed.skip_below_ms / 1000)
-    evaluation = context.runs.get("evaluation", day)
+    evaluation, sessions = context.runs.get("evaluation", day), context.data.get("sessions", held)
     experiment = Experiment(
         day=day.isoformat(),
         holdout_day=held.isoformat(),
         return_day=record["return_day"],
-        confidence=pipeline.decision.confidence,
+        design=design,
+        confidence=rule.confidence,
         users=len(np.unique(data.user_id)),
-        sessions=context.data.get("sessions", held).rows,
+        sessions=sessions.rows,
         rollouts=pipeline.simulator.rollouts,
-        verdict=decide(metrics, pipeline.decision),
-        caveats=(*pipeline.caveats, *_caveats(context, held), *power_notes(rollouts.outcomes, pipeline.decision)),
-        trust=trust_ladder(),
-        sample_ratio=sample_ratio_sentence(rollouts.outcomes, "paired"),
+        verdict=decide(metrics, rule, trust, ratio),
+        caveats=(
+            *pipeline.caveats,
+            *_caveats(context, held),
+            *absent_guardrails(outcomes),
+            *power_notes(outcomes, rule, design),
+        ),
+        trust=trust,
+        sample_ratio=ratio.sentence,
         metrics=metrics,
+        interactions=interactions(outcomes, rule, design),
         calibration=calibration(rollouts.outcomes, logged),
         session_depth=session_depths(rollouts.depths, data),
         quality=tuple(Quality(**one) for one in evaluation.json("quality.json")),
@@ -68,7 +83,8 @@ def analyse(context: Context, day: date) -> StepResult:
         data=_days(context, [*map(date.fromisoformat, record["train_days"]), held, day]),
         lineage=_lineage(pipeline, day, [training_set, evaluation, *rollout_inputs(context, day)]),
     )
-    with context.runs.write("experiment", day, pipeline.config_hash, inputs_of(evaluation, *shards)) as writer:
+    inputs = inputs_of(evaluation, sessions, *shards)
+    with context.runs.write("experiment", day, pipeline.config_hash, inputs) as writer:
         writer.text("experiment.json", experiment.model_dump_json(indent=1))
         writer.table(rollouts.outcomes, "outcomes")
     verdict = experiment.verdict

@@ -85,6 +85,9 @@ class ValidationSettings(Record):
 class SimulatorSettings(Record):
     """Session rollouts of both arms over the held-out sessions."""
 
+    design: Literal["paired", "split"] = Field(
+        "paired", description="Every user in both arms, or randomised to one by a hash, as online"
+    )
     shards: int = Field(2, gt=0)
     seed: int = 11
     rollouts: int = Field(2, gt=0)

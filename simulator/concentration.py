@@ -12,7 +12,9 @@ is left out of both arms at once: in the paired design the difference keeps what
 one the arms' parts are independent and their variances add up. Assumptions: buckets are alike (a hash of the user) and
 many enough; ensemble members and rollouts are added up, so their spread is not in it.
 
-In small samples H is too large by about (1 - H) / impressions, in both arms alike; the difference is not corrected.
+Where all creators are shown equally often, H is at its minimum and has no linear part: there the interval is too
+wide. In small samples H is too large by about (1 - H) / impressions, in both arms alike; the difference is not
+corrected.
 """
 
 from collections.abc import Mapping
@@ -144,3 +146,18 @@ def _jackknife(whole: float, without: FloatArray, confidence: float) -> Effect:
     if se <= 1e-12 * max(abs(whole), 1e-12):
         return Effect(whole, reason=f"the index is the same ({whole:.4g}) without any bucket: no interval")
     return from_se(whole, se, count - 1, confidence)
+
+
+def herfindahl(impressions: FloatArray) -> FloatArray:
+    """Sum of squared shares, from a dense array.
+
+    Args:
+        impressions: float64 [..., C] per creator.
+
+    Returns:
+        float64 [...]; NaN without an impression.
+    """
+    total = impressions.sum(axis=-1)
+    squares = (impressions * impressions).sum(axis=-1)
+    found: FloatArray = np.divide(squares, total * total, out=np.full_like(total, np.nan), where=total > 0)
+    return found

@@ -2,7 +2,8 @@ import pytest
 
 from components.config import DecisionRule
 from simulator.decision import decide, trust_ladder
-from simulator.experiment import Estimate, MetricResult
+from simulator.experiment import Estimate, MetricResult, Rung, Variant
+from simulator.inference import sample_ratio
 
 RULE = DecisionRule(min_users=100, max_skip_rate_increase=0.02, max_return_loss_pp=0.5)
 
@@ -82,3 +83,42 @@ def test_the_ladder_claims_nothing():
     rungs = trust_ladder()
     assert [r.name[:2] for r in rungs] == ["V1", "V2", "V3", "V4", "V5", "V6"]
     assert {r.state for r in rungs} == {"missing"}
+
+
+def test_a_sample_ratio_mismatch_holds_whatever_the_numbers_say():
+    verdict = decide(metrics(), RULE, sample_ratio=sample_ratio(5500, 4500))
+    assert verdict.decision == "hold"
+    assert verdict.sentence.startswith("Do not trust these results")
+    assert "5500 : 4500 users" in verdict.reasons[0]
+    assert decide([], RULE, sample_ratio=sample_ratio(5500, 4500)).decision == "hold"
+    assert decide(metrics(), RULE, sample_ratio=sample_ratio(5010, 4990)).decision == "ship"
+
+
+def test_a_failed_rung_is_named_and_changes_no_number():
+    states = {"V1 A/A": "passed", "V2 backtest": "not powered", "V3 known truth": "failed", "V4 agreement": "missing"}
+    trust = [Rung(name=n, question="?", state=s, detail=f"detail of {n}") for n, s in states.items()]
+    verdict = decide(metrics(), RULE, trust)
+    assert verdict.decision == decide(metrics(), RULE).decision == "ship"
+    assert [r for r in verdict.reasons if "detail" in r] == ["V3 known truth failed: detail of V3 known truth"]
+    assert "V3 known truth failed" in decide([], RULE, trust).reasons[-1]
+    alert = decide(metrics(), RULE, trust, sample_ratio(5500, 4500))
+    assert any("V3 known truth failed" in reason for reason in alert.reasons)
+
+
+def adjusted(interval):
+    relative = estimate(*interval, "percent")
+    variant = Variant(method="cuped", difference=estimate(1, 2, "s"), relative=relative, note="by 3 covariates")
+    first, *rest = metrics(app_time=(-1.0, 4.0))
+    return [first.model_copy(update={"variants": (variant,)}), *rest]
+
+
+def test_the_adjusted_lift_decides_where_the_rule_says_so():
+    rule = RULE.model_copy(update={"lift": "cuped"})
+    assert decide(adjusted((0.5, 2.5)), RULE).decision == "not enough evidence"
+    verdict = decide(adjusted((0.5, 2.5)), rule)
+    assert verdict.decision == "ship"
+    assert "+1.5 % [0.5, 2.5] (adjusted by covariates)" in verdict.sentence
+    # Without an adjusted lift the plain one decides, and the sentence does not claim otherwise.
+    fallback = decide(adjusted((None, None)), rule)
+    assert fallback.decision == "not enough evidence"
+    assert "adjusted" not in fallback.sentence

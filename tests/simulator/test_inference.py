@@ -2,7 +2,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator.inference import detectable, difference, holm, level, paired, relative, sample_ratio, welch
+from simulator.inference import (
+    benjamini_hochberg,
+    detectable,
+    difference,
+    holm,
+    interaction,
+    level,
+    paired,
+    relative,
+    sample_ratio,
+    welch,
+)
 from simulator.metrics import ArmSums, PairedSums
 
 RNG = np.random.default_rng(4)
@@ -153,3 +164,49 @@ def test_sample_ratio():
     assert not found.alert
     assert sample_ratio(5500, 4500).alert
     assert sample_ratio(0, 0).p_value is None
+
+
+def test_benjamini_hochberg_by_hand():
+    assert benjamini_hochberg([0.01, None, 0.04, 0.03, 0.005]) == pytest.approx([0.02, None, 0.04, 0.04, 0.02])
+    assert benjamini_hochberg([None]) == [None]
+    p = list(RNG.uniform(size=9))
+    assert benjamini_hochberg(p) == pytest.approx(list(stats.false_discovery_control(p)))
+
+
+def test_an_empty_arm_is_named():
+    assert difference([welch(ArmSums(), ArmSums.of(B))], 0.95).reason == "no user with this metric in the treatment arm"
+    assert difference([welch(ArmSums.of(T), ArmSums())], 0.95).reason == "no user with this metric in the baseline arm"
+    assert difference([welch(ArmSums(), ArmSums())], 0.95).reason == "no user with this metric"
+    assert "same value (0)" in difference([welch(ArmSums.of(ONES), ArmSums.of(ONES))], 0.95).reason
+
+
+def test_interaction_is_the_difference_of_independent_lifts():
+    pair = paired(PairedSums.of(T[:30], B[:30])), paired(PairedSums.of(T[30:], B[30:]))
+    found = interaction([pair], 0.95)
+    one, other = (relative([m], 0.95) for m in pair)
+    assert found.value == pytest.approx(one.value - other.value)
+    assert found.se == pytest.approx(np.hypot(one.se, other.se))
+    assert 29 < found.df < 78
+
+
+def test_interaction_keeps_its_level_and_pools_members():
+    runs, rng, rejected = 1000, np.random.default_rng(13), 0
+    for _ in range(runs):
+        b = rng.gamma(2, 30, 300)
+        t = 1.2 * b + rng.normal(0, 15, 300)
+        pair = paired(PairedSums.of(t[:100], b[:100])), paired(PairedSums.of(t[100:], b[100:]))
+        rejected += interaction([pair], 0.95).p_value < 0.05
+    low, high = stats.binom.ppf([0.005, 0.995], runs, 0.05)
+    assert low <= rejected <= high
+    pair = paired(PairedSums.of(T[:30], B[:30])), paired(PairedSums.of(T[30:], B[30:]))
+    moved = paired(PairedSums.of(T[:30] * 1.3, B[:30])), pair[1]
+    assert interaction([pair, moved], 0.95).se > interaction([pair, pair], 0.95).se
+
+
+def test_interaction_without_one_side_says_why():
+    pair = paired(PairedSums.of(T, B)), paired(PairedSums.of(T[:1], B[:1]))
+    assert interaction([pair], 0.95).reason == "only one user: a variance needs two"
+    assert interaction([], 0.95).reason == "no simulated outcome"
+    assert "needs one above 0" in interaction([(paired(PairedSums.of(T, -B)), pair[0])], 0.95).reason
+    still = paired(PairedSums.of(2 * T, T))
+    assert "no interval" in interaction([(still, pair[0])], 0.95).reason
