@@ -11,9 +11,11 @@ The counts' distribution is Poisson(1) rounded to multiples of 2^-16 and cut at 
 0.0001 of 1.
 
 Intervals are percentile intervals (Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, section
-10.4). With an ensemble, resample r is of member r mod M, so that the spread over members enters the interval (pooled
-multiple-imputation bootstrap; Schomaker and Heumann, Statistics in Medicine 2018, method "MI Boot (pooled)"); with few
-members it enters a little too small, since Rubin's factor 1 + 1/M is missing.
+10.4). With an ensemble, resample r is of member r mod M, and users are resampled within each member (Schomaker and
+Heumann, Statistics in Medicine 2018, method "MI Boot"). The distances from the estimate to the percentiles, which keep
+the resamples' skewness, are then both stretched as much as Rubin's rules stretch a normal interval of users alone:
+times sqrt(total / within variance) times the t quantile over the normal one. Percentiles of all members' resamples
+pooled would leave out what few members do not tell. One member gives the plain percentile interval.
 """
 
 from collections.abc import Sequence
@@ -24,10 +26,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from components.errors import ConfigError
 from simulator import draws
-from simulator.inference import Effect
+from simulator.inference import Effect, rubin
 from simulator.jit import compiled
 
 FloatArray = NDArray[np.float64]
@@ -171,8 +174,8 @@ def bootstrap(members: Sequence[Resamples], confidence: float, what: Literal["di
         what: The difference, or the relative lift as a fraction.
 
     Returns:
-        The estimate with its interval and the resamples' standard deviation as ``se``, or why there is none. There
-        is no p-value: a percentile interval is no test.
+        The estimate with its interval and standard error, users and ensemble, or why there is none. There is no
+        p-value: a percentile interval is no test.
     """
     smallest = min((min(m.n_t, m.n_b) for m in members), default=0)
     if smallest < 2:
@@ -192,9 +195,16 @@ def bootstrap(members: Sequence[Resamples], confidence: float, what: Literal["di
             # Without variation between users nothing is known of other users, whatever the ensemble says.
             same = f"every user has the same value ({values[-1]:.4g}): no interval can be computed"
             return Effect(values[-1], reason=same)
-    pooled = np.concatenate(spread)
-    low, high = np.quantile(pooled, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Effect(float(np.mean(values)), float(low), float(high), se=float(pooled.std(ddof=1)))
+    value, variances = float(np.mean(values)), [float(one.var(ddof=1)) for one in spread]
+    ends = np.array([0.5 - confidence / 2, 0.5 + confidence / 2])
+    total, df = rubin(values, variances, smallest - 1.0)
+    if len(members) == 1:
+        low, high = np.quantile(spread[0], ends)
+        return Effect(value, float(low), float(high), se=float(np.sqrt(total)))
+    apart = np.quantile(np.concatenate([one - v for one, v in zip(spread, values, strict=True)]), ends)
+    stretch = np.sqrt(total / np.mean(variances)) * stats.t.ppf(ends[1], df) / stats.norm.ppf(ends[1])
+    low, high = value + apart * stretch
+    return Effect(value, float(low), float(high), se=float(np.sqrt(total)), df=df)
 
 
 def _compared(t: float, b: float, what: Literal["difference", "relative"]) -> float:

@@ -16,7 +16,8 @@ What each design gains differs:
   interval also allows for a day of users with other covariates.
 
 Assumptions: the covariates are fixed before the exposure, in both arms alike; and there are many users per covariate,
-so that theta's own error does not count. The variance is multiplied by (n - p) / (n - p - K) for what K fitted
+so that theta's own error does not count: of the covariates that vary among the users, the first n / 20 are used, in the
+table's order, which is chosen before the day. The variance is multiplied by (n - p) / (n - p - K) for what K fitted
 coefficients take away, p being the number of means.
 
 A covariate that is unknown for some users counts as 0 for them, beside a covariate "unknown" of 0 and 1: the same
@@ -35,7 +36,7 @@ from simulator.inference import Moments, satterthwaite
 
 FloatArray = NDArray[np.float64]
 
-# Fewer users than this per covariate, and theta follows the noise.
+# With fewer users than this per covariate, theta follows the noise.
 USERS_PER_COVARIATE = 20
 
 _ROUNDING = 1e-13
@@ -213,14 +214,16 @@ def _coefficients(sums: CrossSums, outcomes: int) -> tuple[FloatArray, int] | st
     varies = variance > _ROUNDING * 100 * np.diag(sums.products)[outcomes:] / sums.n
     if not varies.any():
         return "no covariate varies among these users: there is nothing to adjust by"
+    allowed = sums.n // USERS_PER_COVARIATE
+    if allowed == 0:
+        return f"{sums.n} users are too few for a covariate: {USERS_PER_COVARIATE} are needed for each"
+    varies[np.flatnonzero(varies)[allowed:]] = False
     sd = np.sqrt(variance[varies])
     inner = np.flatnonzero(varies) + outcomes
     correlation = covariance[np.ix_(inner, inner)] / np.outer(sd, sd)
     values, vectors = np.linalg.eigh(correlation)
     kept = values > _COLLINEAR * len(values)
     rank = int(kept.sum())
-    if sums.n < USERS_PER_COVARIATE * rank:
-        return f"{sums.n} users are too few for {rank} covariates: {USERS_PER_COVARIATE} users for each are needed"
     inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
     theta = np.zeros((count, outcomes))
     theta[varies] = inverse @ (covariance[inner, :outcomes] / sd[:, None]) / sd[:, None]

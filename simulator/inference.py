@@ -349,17 +349,30 @@ def _above(variance: float, rounding: float) -> float:
 
 
 def _pool(values: Sequence[float], variances: Sequence[float], dfs: Sequence[float], confidence: float) -> Effect:
-    """Rubin's rules; degrees of freedom by Barnard and Rubin (Biometrika 1999, equation 3)."""
-    count = len(values)
     value, within = float(np.mean(values)), float(np.mean(variances))
-    between = float(np.var(values, ddof=1)) * (1 + 1 / count) if count > 1 else 0.0
-    total = within + between
-    if within == 0.0 or total <= 0.0:
+    if within <= 0.0:
         # Without variation between users nothing is known of other users, whatever the ensemble says.
         return Effect(value, reason=f"every user has the same value ({value:.4g}): no interval can be computed")
-    df = min(dfs)
+    total, df = rubin(values, variances, min(dfs))
+    return from_se(value, float(np.sqrt(total)), df, confidence)
+
+
+def rubin(values: Sequence[float], variances: Sequence[float], df: float) -> tuple[float, float]:
+    """Rubin's rules; degrees of freedom by Barnard and Rubin (Biometrika 1999, equation 3).
+
+    Args:
+        values: Estimate of each ensemble member.
+        variances: Variance of each estimate over users, above 0 on average.
+        df: Degrees of freedom of these variances.
+
+    Returns:
+        Variance of the mean estimate, users and ensemble, and its degrees of freedom.
+    """
+    count, within = len(values), float(np.mean(variances))
+    between = float(np.var(values, ddof=1)) * (1 + 1 / count) if count > 1 else 0.0
+    total = within + between
     if between > 0.0:
         missing = between / total
         observed = (df + 1) / (df + 3) * df * (1 - missing)
         df = 1 / (missing**2 / (count - 1) + 1 / observed)
-    return from_se(value, float(np.sqrt(total)), df, confidence)
+    return total, df

@@ -43,8 +43,10 @@ def adjusted(
     difference = inference.difference(moments, rule.confidence)
     gain = ""
     if difference.se is not None and plain.se is not None:
-        gain = f"; the difference's variance is {100 * (1 - (difference.se / plain.se) ** 2):.0f} % smaller"
-    note = f"adjusted by {covariates.count} covariates from before the exposure{gain}"
+        smaller = round(100 * (1 - (difference.se / plain.se) ** 2))
+        how = f"{abs(smaller)} % {'smaller' if smaller > 0 else 'larger'}" if smaller else "the same"
+        gain = f"; the difference's variance is {how}"
+    note = f"adjusted by up to {covariates.count} covariates from before the exposure{gain}"
     return Variant(
         method="cuped",
         difference=estimate(difference, metric.difference_unit, metric.difference_factor),

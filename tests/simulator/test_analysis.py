@@ -181,7 +181,7 @@ def test_cuped_stands_beside_the_plain_number():
     # Paired arms hold the same users: the estimate stays, the interval narrows by what the covariate explains.
     assert cuped.difference.value == pytest.approx(app_time.difference.value)
     assert cuped.difference.se < 0.8 * app_time.difference.se
-    assert "adjusted by 2 covariates" in cuped.note
+    assert "adjusted by up to 2 covariates" in cuped.note
     assert "% smaller" in cuped.note
     assert not one(found, "impressions").variants, "secondary metrics stay plain"
 

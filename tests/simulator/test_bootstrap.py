@@ -82,15 +82,17 @@ def test_threads_never_change_the_bits():
     assert np.array_equal(one.total_b, two.total_b)
 
 
-def test_members_share_the_resamples_and_widen_the_interval():
-    shifts = (0.0, 30.0, -30.0)
-    parts = [resample_paired(USERS, T + s, B, Draw(3, 1500, at, 3)) for at, s in enumerate(shifts)]
-    assert [len(p.count_t) for p in parts] == [500, 500, 500]
-    alone = bootstrap([resample_paired(USERS, T, B, Draw(3, 1500))], 0.95, "difference")
-    pooled = bootstrap(parts, 0.95, "difference")
-    assert pooled.value == pytest.approx(alone.value)
-    assert pooled.se == pytest.approx(np.sqrt(alone.se**2 + 600), rel=0.1)
-    assert not np.array_equal(parts[0].count_t[:500], parts[1].count_t[:500])
+@pytest.mark.parametrize("shift", [0.0, 0.5, 30.0])
+def test_members_share_the_resamples_and_widen_the_interval_as_rubins_rules_do(shift):
+    values = [T + s for s in (0.0, shift, -shift, 0.0)]
+    parts = [resample_paired(USERS, t, B, Draw(3, 6000, at, 4)) for at, t in enumerate(values)]
+    assert [len(p.count_t) for p in parts] == [1500] * 4
+    assert not np.array_equal(parts[0].count_t, parts[1].count_t)
+    found = bootstrap(parts, 0.95, "difference")
+    reference = difference([paired(PairedSums.of(t, B)) for t in values], 0.95)
+    assert found.value == pytest.approx(reference.value)
+    assert found.se == pytest.approx(reference.se, rel=0.05)
+    assert found.high - found.low == pytest.approx(reference.high - reference.low, rel=0.07)
 
 
 def test_intervals_cover():

@@ -73,6 +73,14 @@ def test_repeated_and_constant_covariates_count_once():
     assert found.var_treatment == pytest.approx(plain.var_treatment)
 
 
+def test_few_users_use_the_first_covariates_only():
+    few = slice(0, 50)
+    wide = np.column_stack([np.ones(50), X[few], RNG.normal(size=(50, 3))])
+    found, reference = (adjusted_paired(CrossSums.of([T[few], B[few]], x)) for x in (wide, X[few]))
+    assert found.df == reference.df == 47
+    assert found.var_treatment == pytest.approx(reference.var_treatment)
+
+
 @pytest.mark.parametrize("design", ["paired", "split"])
 def test_level_and_coverage(design):
     """1,000 small experiments with a lift: misses of the 95 % interval lie in the exact binomial band at 1 %."""
@@ -96,7 +104,7 @@ def test_level_and_coverage(design):
     [
         (adjusted_paired(CrossSums.of([T, B], np.ones((N, 2)))), "no covariate varies"),
         (adjusted_paired(CrossSums.of([T, B], np.zeros((N, 0)))), "no covariate is known"),
-        (adjusted_paired(CrossSums.of([T[:30], B[:30]], X[:30])), "30 users are too few for 2 covariates"),
+        (adjusted_paired(CrossSums.of([T[:19], B[:19]], X[:19])), "19 users are too few for a covariate"),
         (adjusted_paired(CrossSums.of([T[:1], B[:1]], X[:1])), "only one user"),
         (adjusted_paired(CrossSums.of([T[:0], B[:0]], X[:0])), "no user"),
         (adjusted_split(CrossSums.of([T], X), CrossSums.of([B[:0]], X[:0])), "fewer than two users"),
