@@ -1,10 +1,12 @@
 """Who lives in the world: users and videos with their latent traits, all of it a function of (seed, id).
 
 Nothing here depends on the day that is asked for: user 17 is the same user in every process, and a larger
-world holds the smaller one's first users. Index ``i`` of every array stands for id ``i + 1``.
+world holds the smaller one's first users. Index ``i`` of the videos stands for id ``i + 1``; users come as any
+range of ids.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +34,10 @@ _CHANNEL_SHARES = (0.46, 0.18, 0.14, 0.22)
 _CHANNEL_OPENS = np.array([0.1, 0.3, -0.1, -0.45])
 
 _YEAR_DAYS = 365
-_SHORTEST_S, _LONGEST_S = 5.0, 300.0
+SHORTEST_S, LONGEST_S = 5.0, 300.0
 _MEDIAN_S, _LENGTH_SPREAD = 52.0, 1.05
+# A power law over creators: they have this power of their share of ranks as the share of uploads.
+_CREATOR_POWER = 0.4
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Users:
     """Traits of U users; only ``user_id``, registration and the coded attributes ever leave the world.
 
     Attributes:
-        user_id: int64 [U].
+        user_id: int64 [U], consecutive.
         registered_day: int64 [U], day of registration counted from the feed's first day; negative before it.
         registered_share: float64 [U], moment within that day for users who registered before the first day.
         taste: float64 [U, LATENT], unit length, at registration.
@@ -69,16 +73,17 @@ class Users:
     attributes: dict[str, I64]
 
 
-@dataclass(frozen=True)
-class Videos:
-    """Traits of V videos; ``latent``, ``quality`` and ``popularity`` never leave the world.
+class Videos(NamedTuple):
+    """Traits of V videos, in a form that compiled loops can read.
+
+    ``latent``, ``quality`` and ``popularity`` never leave the world.
 
     Attributes:
         video_id: int64 [V].
         uploaded_day: int64 [V], counted from the feed's first day; negative before it.
         uploaded_share: float64 [V], moment within that day, in (0, 1).
         creator: int64 [V], creator ids from 1.
-        creator_appeal: float64 [V], standard normal over creators.
+        creator_appeal: float64 [V], mean 0 and variance 1 over what all creators upload.
         topic: int64 [V], index into ``TOPICS``.
         latent: float64 [V, LATENT], unit length.
         quality: float64 [V], about standard normal.
@@ -119,18 +124,19 @@ def videos_by(settings: WorldFeed, day: int) -> int:
     return settings.videos + settings.new_videos_per_day * (day + 1)
 
 
-def make_users(settings: WorldFeed, day: int) -> Users:
-    """All users who register by the end of ``day``.
+def make_users(settings: WorldFeed, first: int, last: int) -> Users:
+    """The users of a range of ids.
 
     Args:
         settings: The world's settings.
-        day: Day counted from the feed's first day.
+        first: First id, from 1.
+        last: Last id, included.
 
     Returns:
         Their traits, in the order of their ids.
     """
     seed = settings.seed
-    ids = np.arange(1, users_by(settings, day) + 1)
+    ids = np.arange(first, last + 1)
     before = ids <= settings.users
     arrival = (ids - settings.users - 1) // max(settings.new_users_per_day, 1)
     registered = np.where(before, -1 - draws.bucket(seed, "user registered", _YEAR_DAYS, ids), arrival)
@@ -184,9 +190,10 @@ def make_videos(settings: WorldFeed, day: int) -> Videos:
         before, -1 - draws.bucket(seed, "video uploaded", reach, ids), (ids - settings.videos - 1) // per_day
     )
     creators = max(settings.videos // 5, 8)
-    # A power law with exponent 0.8 over ranks: u ** (1 / (1 - 0.8)) concentrates on the first creators.
-    creator = 1 + np.floor(creators * draws.uniform(seed, "video creator", ids) ** 2.5).astype(np.int64)
-    creator_appeal = draws.normal(seed, "creator appeal", creator)
+    creator = 1 + np.floor(creators * draws.uniform(seed, "video creator", ids) ** (1 / _CREATOR_POWER)).astype(
+        np.int64
+    )
+    creator_appeal = _creator_appeal(seed, creators)[creator - 1]
     # Creators keep to their topic most of the time.
     shares = _topic_shares(seed)
     own = _category(seed, "creator topic", tuple(shares), creator)
@@ -194,7 +201,7 @@ def make_videos(settings: WorldFeed, day: int) -> Videos:
     topic = np.where(draws.uniform(seed, "video keeps topic", ids) < 0.7, own, other)
     quality = 0.5 * creator_appeal + 0.85 * draws.normal(seed, "video quality", ids)
     spread = draws.normal(seed, "video length", ids)
-    seconds = np.clip(_MEDIAN_S * np.exp(_LENGTH_SPREAD * spread), _SHORTEST_S, _LONGEST_S)
+    seconds = np.clip(_MEDIAN_S * np.exp(_LENGTH_SPREAD * spread), SHORTEST_S, LONGEST_S)
     return Videos(
         video_id=ids,
         uploaded_day=uploaded,
@@ -208,6 +215,19 @@ def make_videos(settings: WorldFeed, day: int) -> Videos:
         duration_ms=np.round(seconds * 1000).astype(np.int64),
         length=np.log(seconds / _MEDIAN_S) / _LENGTH_SPREAD,
     )
+
+
+def _creator_appeal(seed: int, creators: int) -> F64:
+    """Appeal of every creator: [creators].
+
+    A few creators make much of what is seen. Without the scaling their luck would move the level of follows and
+    visits of profiles, and of all satisfaction, from seed to seed.
+    """
+    shares = np.diff(np.linspace(0.0, 1.0, creators + 1) ** _CREATOR_POWER)
+    appeal = draws.normal(seed, "creator appeal", np.arange(1, creators + 1))
+    appeal -= (shares * appeal).sum()
+    scaled: F64 = appeal / np.sqrt((shares * appeal**2).sum())
+    return scaled
 
 
 def _favourites(seed: int, ids: I64, country: I64) -> I64:

@@ -1,6 +1,5 @@
 """The world's days as Arrow tables: what an outsider may know, and nothing else."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -9,9 +8,10 @@ from numpy.typing import NDArray
 
 from components.config import WorldFeed
 from components.days import bounds_us
-from components.feed.schema import ATTRIBUTE_PREFIX, BEHAVIOURS, LOG, REQUESTS, TIME, USERS, VIDEOS, DayTables
-from simulator.world_day import DayRun, Slots, Stage, session_starts
-from simulator.world_population import ATTRIBUTES, TOPICS, Users, Videos, users_by, videos_by
+from components.feed.schema import ATTRIBUTE_PREFIX, BEHAVIOURS, LOG, REQUESTS, TIME, USERS, VIDEOS
+from simulator.world_day import session_starts
+from simulator.world_impressions import Impressions
+from simulator.world_population import ATTRIBUTES, TOPICS, Users, Videos, videos_by
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -26,115 +26,102 @@ def session_id(user_id: I64, day: int, session: I64) -> I64:
     return (user_id * 100_000 + day) * 4 + session
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Turns the world's day numbers into moments.
-
-    Attributes:
-        settings: Tells the first day and the time zone.
-    """
-
-    settings: WorldFeed
-
-    def bounds_us(self, day: int) -> tuple[int, int]:
-        """First moment of a day and first after it, microseconds since 1970."""
-        return bounds_us(self.settings.first_day + timedelta(days=day), self.settings.zone)
-
-    def moments_us(self, days: I64, share: F64) -> I64:
-        """Moments within days, given as a share of each day: int64 microseconds since 1970."""
-        distinct, place = np.unique(days, return_inverse=True)
-        edges = np.array([self.bounds_us(int(day)) for day in distinct]).reshape(-1, 2)
-        start, end = edges[place, 0], edges[place, 1]
-        moments: I64 = start + (share * (end - start)).astype(np.int64)
-        return moments
+def in_order_of_time(log: pa.Table, requests: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Log and requests of the same rows, ordered by time, user and position."""
+    keys = [log.column(name).cast(pa.int64()).to_numpy() for name in ("position", "user_id", "event_time")]
+    order = pa.array(np.lexsort(keys))
+    return log.take(order), requests.take(order)
 
 
-def day_tables(clock: Clock, day: int, users: Users, videos: Videos, run: DayRun) -> DayTables:
-    """A day of the world in the feed's schema.
+def impression_tables(rows: Impressions, day: int) -> tuple[pa.Table, pa.Table]:
+    """Log and requests in the feed's schema; numbers are views where their type allows it.
 
     Args:
-        clock: The world's calendar.
+        rows: N impressions.
         day: Day counted from the feed's first day.
-        users: At least all users registered by then.
-        videos: At least all videos uploaded by then.
-        run: The logged day.
 
     Returns:
-        Log and requests in order of time, users and videos in order of their ids.
+        Log and requests [N], in the same order.
     """
-    log, requests = _impressions(clock, day, users, videos, run.slots)
-    return DayTables(log, _users(clock, day, users, videos), _videos(clock, day, videos), requests)
-
-
-def _impressions(clock: Clock, day: int, users: Users, videos: Videos, slots: Slots) -> tuple[pa.Table, pa.Table]:
-    if not slots.columns:
-        return LOG.empty_table(), REQUESTS.empty_table()
-    start, _ = clock.bounds_us(day)
-    user_id = users.user_id[slots.stacked("user").astype(np.int64)]
-    slot = slots.stacked("slot").astype(np.int32)
-    time = start + np.round(slots.stacked("clock_s").astype(np.float64) * 1e6).astype(np.int64)
-    order = np.lexsort((slot, user_id, time))
-    user_id, slot, time = user_id[order], slot[order], time[order]
-    session = session_id(user_id, day, slots.stacked("session").astype(np.int64)[order])
-    video = slots.stacked("video").astype(np.int64)[order]
-    place = slots.stacked("place").astype(np.int64)[order]
-    probabilities = slots.stacked("probabilities")[order]
+    session, slot = session_id(rows.user_id, day, rows.session), pa.array(rows.slot)
     columns = {
-        "user_id": user_id,
-        "video_id": videos.video_id[video],
-        "creator_id": videos.creator[video],
+        "user_id": rows.user_id,
+        "video_id": rows.video_id,
+        "creator_id": rows.creator_id,
         "session_id": session,
         "position": slot,
-        "event_time": pa.array(time).cast(TIME),
-        "watch_ms": slots.stacked("watch_ms")[order],
-        "duration_ms": videos.duration_ms[video],
-        **{name: slots.stacked(name)[order] for name in BEHAVIOURS},
-        "surface": pa.repeat(SURFACE, len(order)),
-        "is_random": slots.stacked("is_random")[order],
-        "propensity": probabilities[np.arange(len(order)), place].astype(np.float64),
+        "event_time": pa.array(rows.event_us).view(TIME),
+        "watch_ms": rows.watch_ms,
+        "duration_ms": rows.duration_ms,
+        **dict(zip(BEHAVIOURS, rows.behaviours, strict=True)),
+        "surface": pa.repeat(SURFACE, len(session)),
+        "is_random": rows.is_random,
+        "propensity": rows.propensity,
     }
-    log = pa.table(columns, schema=LOG)
-
-    valid = slots.stacked("valid").astype(bool)[order]
-    ends = np.append(0, valid.sum(axis=1).cumsum()).astype(np.int32)
-    candidates = videos.video_id[slots.stacked("candidates").astype(np.int64)[order]]
     requests = {
         "session_id": session,
         "slot": slot,
-        "user_id": user_id,
-        "candidates": pa.ListArray.from_arrays(ends, candidates[valid]),
-        "scores": pa.ListArray.from_arrays(ends, slots.stacked("scores")[order][valid]),
-        "probabilities": pa.ListArray.from_arrays(ends, probabilities[valid]),
+        "user_id": rows.user_id,
+        "candidates": pa.ListArray.from_arrays(rows.ends, rows.candidates),
+        "scores": pa.ListArray.from_arrays(rows.ends, rows.scores),
+        "probabilities": pa.ListArray.from_arrays(rows.ends, rows.probabilities),
     }
-    return log, pa.table(requests, schema=REQUESTS)
+    return pa.table(columns, schema=LOG), pa.table(requests, schema=REQUESTS)
 
 
-def _users(clock: Clock, day: int, users: Users, videos: Videos) -> pa.Table:
-    known = users_by(clock.settings, day)
-    days = users.registered_day[:known]
-    registered = clock.moments_us(days, users.registered_share[:known])
-    for number in range(day + 1):
+def user_table(settings: WorldFeed, users: Users, known: int, day: int) -> pa.Table:
+    """Users known at the end of a day.
+
+    Args:
+        settings: The world's settings.
+        users: Users of a range of ids.
+        known: How many of them, from the first, are registered by then.
+        day: Day counted from the feed's first day.
+
+    Returns:
+        ``USERS`` and their attributes, in the order of ids.
+    """
+    days, user_id = users.registered_day[:known], users.user_id[:known]
+    registered = _moments_us(settings, days, users.registered_share[:known])
+    for number in range(max(int(days.min(initial=0)), 0), min(int(days.max(initial=-1)), day) + 1):
         new = np.flatnonzero(days == number)
-        start, end = clock.bounds_us(number)
-        stage = Stage(clock.settings, users, videos, number, (end - start) / 1e6, clock.settings.seed)
-        first_s = session_starts(stage, new)[:, 0]
+        start, end = bounds_us(settings.first_day + timedelta(days=number), settings.zone)
+        first_s = session_starts(settings, user_id[new], number, (end - start) / 1e6)[:, 0]
         registered[new] = start + np.round((first_s - _SIGN_UP_S) * 1e6).astype(np.int64)
-    fields, columns = list(USERS), [pa.array(users.user_id[:known]), pa.array(registered).cast(TIME)]
+    fields, columns = list(USERS), [pa.array(user_id), pa.array(registered).cast(TIME)]
     for name, values in ATTRIBUTES.items():
         fields.append(pa.field(ATTRIBUTE_PREFIX + name, pa.string()))
-        columns.append(pa.array(np.array(values, dtype=object)[users.attributes[name][:known]], pa.string()))
+        columns.append(pa.array(values).take(pa.array(users.attributes[name][:known])))
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def _videos(clock: Clock, day: int, videos: Videos) -> pa.Table:
-    known = videos_by(clock.settings, day)
+def video_table(settings: WorldFeed, videos: Videos, day: int) -> pa.Table:
+    """Videos known at the end of a day.
+
+    Args:
+        settings: The world's settings.
+        videos: At least all videos uploaded by then.
+        day: Day counted from the feed's first day.
+
+    Returns:
+        ``VIDEOS`` in the order of ids.
+    """
+    known = videos_by(settings, day)
+    uploaded = _moments_us(settings, videos.uploaded_day[:known], videos.uploaded_share[:known])
     columns = {
         "video_id": videos.video_id[:known],
-        "uploaded_at": pa.array(clock.moments_us(videos.uploaded_day[:known], videos.uploaded_share[:known])).cast(
-            TIME
-        ),
+        "uploaded_at": pa.array(uploaded).cast(TIME),
         "creator_id": videos.creator[:known],
-        "topic": pa.array(np.array(TOPICS, dtype=object)[videos.topic[:known]], pa.string()),
+        "topic": pa.array(TOPICS).take(pa.array(videos.topic[:known])),
         "duration_ms": videos.duration_ms[:known],
     }
     return pa.table(columns, schema=VIDEOS)
+
+
+def _moments_us(settings: WorldFeed, days: I64, share: F64) -> I64:
+    """Moments within days, given as a share of each day: int64 microseconds since 1970."""
+    distinct, place = np.unique(days, return_inverse=True)
+    edges = [bounds_us(settings.first_day + timedelta(days=int(day)), settings.zone) for day in distinct]
+    start, end = np.array(edges, dtype=np.int64).reshape(-1, 2)[place].T
+    moments: I64 = start + (share * (end - start)).astype(np.int64)
+    return moments

@@ -10,9 +10,8 @@ from components.config import WorldFeed
 from components.days import bounds_us
 from components.feed.schema import BEHAVIOURS, LOG, REQUESTS, USERS, VIDEOS
 from components.feed.world import WorldSource, shared_world
-from simulator import draws
-from simulator.world import OUTCOMES, World
-from simulator.world_behaviour import match, settled_taste
+from simulator.world import World
+from simulator.world_behaviour import settled_taste
 from simulator.world_population import ATTRIBUTES, TOPICS, make_users, make_videos
 
 FIRST = date(2024, 3, 4)
@@ -44,13 +43,6 @@ def tables_of(world: World, day: date) -> tuple[pa.Table, ...]:
 
 def moments(column: pa.ChunkedArray) -> np.ndarray:
     return column.cast(pa.int64()).to_numpy()
-
-
-class Ranked:
-    """A policy given as a function of user ids [N] and video ids [N, K]."""
-
-    def __init__(self, score):
-        self.score = score
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +90,8 @@ def test_another_seed_is_another_world(small, week):
 
 
 def test_a_longer_feed_and_a_later_day_leave_the_population_as_it_is():
-    early, late = make_users(SMALL, 1), make_users(SMALL, 9)
-    assert np.array_equal(early.taste, late.taste[: len(early.taste)])
+    early, late = make_users(SMALL, 1, 800), make_users(SMALL, 701, 900)
+    assert np.array_equal(early.taste[700:], late.taste[:100])
     early_v, late_v = make_videos(SMALL, 1), make_videos(SMALL, 9)
     assert np.array_equal(early_v.latent, late_v.latent[: len(early_v.latent)])
     source = WorldSource(SMALL.model_copy(update={"last_day": on(9)}))
@@ -267,27 +259,17 @@ def test_newcomers_register_day_by_day(small, week):
     assert min(registered) > year_before
 
 
-def test_new_users_leave_earlier_and_come_back_less(default_days):
-    world, _ = default_days
-    tables = world.outcomes(None, on(2)).to_pandas()
-    tenure = 2 - world._users.registered_day[tables.user_id - 1]
-    new, old = tables[tenure <= 5], tables[tenure > 60]
-    assert new.impressions.sum() / new.sessions.sum() < 0.85 * old.impressions.sum() / old.sessions.sum()
-    assert new.return_probability.mean() < old.return_probability.mean() - 0.05
-
-
 def test_nothing_latent_is_told(small, week):
     """Attributes know something of tastes, as at a real sign-up, but far from all; no column is a latent one."""
     _, users, videos, _ = week[0]
     latent_names = {"taste", "latent", "quality", "popularity", "activity", "patience", "misjudged", "drift"}
     for table in week[0]:
         assert not latent_names & {name.removeprefix("attr_") for name in table.column_names}
-    truth, shelf = make_users(SMALL, 0), make_videos(SMALL, 0)
+    truth, shelf = make_users(SMALL, 1, SMALL.users + SMALL.new_users_per_day), make_videos(SMALL, 0)
     interest = np.array([TOPICS.index(topic) for topic in users.column("attr_interest").to_pylist()])
     topic = np.array([TOPICS.index(topic) for topic in videos.column("topic").to_pylist()])
     assert np.array_equal(topic, shelf.topic)
-    shown = np.tile(np.arange(len(topic)), (len(interest), 1))
-    affinity = match(settled_taste(truth, np.arange(len(interest)), 0), shelf, shown)
+    affinity = settled_taste(truth, np.arange(len(interest)), 0) @ shelf.latent.T
     stated = affinity[topic[None, :] == interest[:, None]].mean() - affinity[topic[None, :] != interest[:, None]].mean()
     assert 0.2 < stated / affinity.std() < 1.5
     for codes in truth.attributes.values():
@@ -301,68 +283,6 @@ def test_nothing_latent_is_told(small, week):
     for observed in (users.column("user_id").to_numpy(), moments(users.column("registered_at"))):
         for hidden in (*truth.taste.T, truth.activity, truth.patience):
             assert abs(np.corrcoef(observed, hidden)[0, 1]) < 0.15
-
-
-def test_the_logging_policy_in_the_true_world_gives_the_log(small, week):
-    outcome = small.outcomes(None, on(3)).to_pandas().set_index("user_id")
-    assert small.outcomes(None, on(3)).schema.equals(OUTCOMES)
-    log = week[3][0].to_pandas().groupby("user_id")
-    assert (log.watch_ms.sum() / 1000).to_numpy() == pytest.approx(outcome.app_time_s.to_numpy())
-    assert np.array_equal(log.size(), outcome.impressions)
-    assert np.array_equal(log.session_id.nunique(), outcome.sessions)
-    tomorrow = set(week[4][0].column("user_id").to_pylist())
-    assert [user in tomorrow for user in outcome.index] == outcome.returned.tolist()
-    free = small.outcomes(None, on(3), sessions="free").to_pandas().set_index("user_id")
-    assert free.equals(outcome), "the logged sessions are those that the logging policy leads to"
-
-
-def test_an_oracle_holds_people_longer_than_chance(default_days):
-    world, _ = default_days
-    day = on(1)
-    oracle = Ranked(lambda users, videos: world.expected_satisfaction(users, videos, day))
-    chance = Ranked(lambda users, videos: draws.uniform(5, "chance", users[:, None], videos))
-    worst = Ranked(lambda users, videos: -world.expected_satisfaction(users, videos, day))
-    best, random, bad = (world.outcomes(policy, day).to_pandas() for policy in (oracle, chance, worst))
-    logged = world.outcomes(None, day).to_pandas()
-    for better, poorer in ((best, logged), (logged, random), (random, bad)):
-        assert better.app_time_s.mean() > 1.15 * poorer.app_time_s.mean()
-        assert better.return_probability.mean() > poorer.return_probability.mean() + 0.03
-        assert better.returned.mean() > poorer.returned.mean()
-    assert best.sessions.equals(logged.sessions), "session starts stay as logged"
-    free = world.outcomes(oracle, day, sessions="free").to_pandas()
-    assert free.sessions.mean() > best.sessions.mean()
-    returned, expected = best.returned.mean(), best.return_probability.mean()
-    assert abs(returned - expected) < 4 * np.sqrt(expected * (1 - expected) / len(best))
-
-
-def test_outcomes_do_not_depend_on_who_else_is_asked_for(small):
-    policy = Ranked(lambda users, videos: draws.uniform(5, "chance", users[:, None], videos))
-    everybody = small.outcomes(policy, on(2)).to_pandas().set_index("user_id")
-    some = everybody.index.to_numpy()[::3]
-    part = small.outcomes(policy, on(2), users=some).to_pandas().set_index("user_id")
-    assert part.equals(everybody.loc[some])
-    again = small.outcomes(policy, on(2), users=some, seed=99).to_pandas().set_index("user_id")
-    assert not again.app_time_s.equals(part.app_time_s)
-    assert again.app_time_s.mean() == pytest.approx(part.app_time_s.mean(), rel=0.4)
-    assert small.outcomes(policy, on(2), users=np.array([], dtype=np.int64)).num_rows == 0
-
-
-def test_one_day_of_another_policy_changes_no_day_of_the_log(week):
-    world = World(SMALL)
-    world.outcomes(Ranked(lambda users, videos: videos.astype(np.float64)), on(3))
-    assert world.day_tables(on(4)).log.equals(week[4][0])
-
-
-@pytest.mark.parametrize(
-    ("score", "message"),
-    [
-        (lambda users, videos: np.zeros(len(users)), "shape"),
-        (lambda users, videos: np.full(videos.shape, np.nan), "not finite"),
-    ],
-)
-def test_a_broken_policy_is_refused(small, score, message):
-    with pytest.raises(ValueError, match=message):
-        small.outcomes(Ranked(score), FIRST)
 
 
 def test_days_before_the_world_are_refused(small):
