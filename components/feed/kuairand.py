@@ -8,7 +8,9 @@ What the data holds and what this reader makes of it:
   who is an author or a live streamer are taken, which hardly move within a month.
 - ``video_features_statistic`` averages the month, later days included: reading it would be leakage.
 - Upload times are days, so an upload is the local midnight of its day.
-- Rows carry no propensities, not even the random ones.
+- Rows carry no propensities, not even the random ones. What was shown at random can be replayed
+  (``random_exposures``): rows of a log with ``is_rand``, and files of user_id, video_id and is_click without a time
+  whose name says "random", which belong to no day and are read for nothing else.
 - A file with the columns user_id, watch_seq, long_watch_seq, like_seq (lists of video ids) and last_time_ms says what
   users did up to that time. Its entries have no time of their own, so a day knows it, as counts and rates, only when
   all of it lies before that day.
@@ -44,7 +46,7 @@ from components.feed.tables import (
     truth,
 )
 
-Role = Literal["log", "users", "videos", "history"]
+Role = Literal["log", "users", "videos", "history", "random"]
 
 ZONE = ZoneInfo("Asia/Shanghai")
 
@@ -69,6 +71,8 @@ _LEFT_ALONE = {
 _HISTORY = {"user_id", "watch_seq", "long_watch_seq", "like_seq", "last_time_ms"}
 _ATTRIBUTES = (*(f"onehot_feat{number}" for number in range(18)), "is_video_author", "is_live_streamer")
 _UNKNOWN = "-124"
+
+EXPOSURES = pa.schema([("user_id", pa.int64()), ("video_id", pa.int64()), ("event_time", TIME), ("click", pa.int8())])
 
 
 class KuaiRandSource:
@@ -115,6 +119,26 @@ class KuaiRandSource:
             users, videos = joined(users, of_users), joined(videos, of_videos)
         return DayTables(pa.concat_tables(logs, promote_options="permissive"), users, videos)
 
+    def random_exposures(self) -> pa.Table:
+        """Everything that was shown at random, whatever its day: what replay on uniform exposures reads.
+
+        Returns:
+            ``EXPOSURES`` in order of user, time and video, each row once; ``event_time`` is null where the file has
+            no time. Rows without a user, a video or a click that is 0 or 1 are left out. No row where the edition has
+            nothing random.
+
+        Raises:
+            SourceError: When a file is missing or damaged.
+        """
+        files = [file for file in self._files["log"] if _has_random(file)] + self._files["random"]
+        parts = [_random(file) for file in files if "is_click" in file.columns]
+        table = (
+            pa.concat_tables([EXPOSURES.empty_table(), *parts])
+            .group_by(EXPOSURES.names, use_threads=False)
+            .aggregate([])
+        )
+        return table.sort_by([(name, "ascending") for name in EXPOSURES.names])
+
     def check(self) -> list[Finding]:
         """What maps, what is missing and what that costs, and which files are left alone and why."""
         logs, users, videos = (self._files[role] for role in ("log", "users", "videos"))
@@ -143,6 +167,9 @@ class KuaiRandSource:
             for file in self._files["history"]
             if file.path not in read
         ]
+        if random := self._files["random"]:
+            why = "clicks alone, without a time: they belong to no day and serve replay only"
+            left.append(Finding("random exposures", _names(random), why))
         return [*findings(found), *left, *_cautions(logs)]
 
     @property
@@ -239,11 +266,11 @@ def _scan(folder: Path) -> tuple[dict[Role, list[TableFile]], list[tuple[TableFi
     """The files of an edition by what they are, and those that are left alone with the reason."""
     if not folder.is_dir():
         raise SourceError(f"feed.folder {folder} is not there; it must be the folder of a KuaiRand edition")
-    files: dict[Role, list[TableFile]] = {"log": [], "users": [], "videos": [], "history": []}
+    files: dict[Role, list[TableFile]] = {"log": [], "users": [], "videos": [], "history": [], "random": []}
     left: list[tuple[TableFile, str]] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and is_table(path)):
         file = open_table(path)
-        role = _role(file.columns)
+        role = _role(file.columns, path.name)
         if role in files:
             files[role].append(file)
         else:
@@ -262,8 +289,8 @@ def _scan(folder: Path) -> tuple[dict[Role, list[TableFile]], list[tuple[TableFi
     return files, left
 
 
-def _role(types: dict[str, str]) -> str:
-    """What a file with these columns is: a role, or the reason to leave it alone."""
+def _role(types: dict[str, str], name: str) -> str:
+    """What a file with these columns and this name is: a role, or the reason to leave it alone."""
     columns = set(types)
     if len(_LOG_SIGNS & columns) >= 2:
         return "log"
@@ -273,11 +300,11 @@ def _role(types: dict[str, str]) -> str:
         if sign in columns:
             return why
     if {"user_id", "video_id"} <= columns:
-        return "exposures without a time belong to no day"
-    if "user_id" in columns and _USER_SIGNS & columns:
-        return "users"
+        random = "is_click" in columns and "random" in name.lower()
+        return "random" if random else "exposures without a time belong to no day"
+    users = "user_id" in columns and _USER_SIGNS & columns
     videos = "video_id" in columns and _VIDEO_SIGNS & columns
-    return "videos" if videos else "neither a log nor features of users or videos"
+    return "users" if users else "videos" if videos else "neither a log nor features of users or videos"
 
 
 def _history_role(types: dict[str, str]) -> str:
@@ -324,6 +351,21 @@ def _log(file: TableFile, start_us: int, end_us: int, with_timeless: bool) -> pa
     rows = file.rows(select, where)
     time = rows.column("event_time").cast(pa.int64()).cast(TIME)
     return rows.set_column(rows.schema.get_field_index("event_time"), "event_time", time)
+
+
+def _random(file: TableFile) -> pa.Table:
+    """The random exposures of a file."""
+    timed = "time_ms" in file.columns
+    select = {
+        "user_id": integer("user_id"),
+        "video_id": integer("video_id"),
+        "event_time": time_us("time_ms", file.columns["time_ms"], "ms") if timed else "CAST(NULL AS BIGINT)",
+        "click": flag("is_click"),
+    }
+    known = f"{select['user_id']} IS NOT NULL AND {select['video_id']} IS NOT NULL AND {select['click']} IN (0, 1)"
+    rows = file.rows(select, f"{known} AND {truth('is_rand')}" if "is_rand" in file.columns else known)
+    time = rows.column("event_time").cast(pa.int64()).cast(TIME)
+    return rows.set_column(2, "event_time", time).select(EXPOSURES.names).cast(EXPOSURES)
 
 
 def _has_random(file: TableFile) -> bool:

@@ -38,6 +38,9 @@ from simulator.offpolicy.sums import LARGEST_WEIGHT, grouped
 SessionEstimator = Literal["session_is", "pdis", "cascade_dr"]
 SESSION_ESTIMATORS: tuple[SessionEstimator, ...] = ("session_is", "pdis", "cascade_dr")
 
+# A horizon that no session reaches.
+ALL_SLOTS = 1 << 30
+
 _COLUMNS = ("sessions", *SESSION_ESTIMATORS, "weight", "squares")
 
 
@@ -218,11 +221,17 @@ def refusal(sums: SessionSums, estimator: SessionEstimator, limits: Limits) -> s
         (squares == 0, f"no session of {sessions} is one that the target could have filled"),
         (
             effective < limits.effective,
-            f"the effective sample size at slot {sums.horizon} is {effective:.1f} of {sessions} sessions, below "
+            f"the effective sample size over {_slots(sums.horizon)} is {effective:.1f} of {sessions} sessions, below "
             f"{limits.effective:g}",
         ),
     ]
     return next((why for failed, why in asked if failed), None)
+
+
+def _slots(horizon: int) -> str:
+    if horizon >= ALL_SLOTS:
+        return "all slots"
+    return "the first slot" if horizon == 1 else f"the first {horizon} slots"
 
 
 def _value(

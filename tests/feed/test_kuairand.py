@@ -175,12 +175,12 @@ def test_a_log_may_be_split_by_policy_under_any_name_and_format(edition: Path) -
 
 def test_leaking_and_timeless_files_are_left_alone_and_named(edition: Path) -> None:
     write(edition / "video_features_statistic_1k.csv", {"video_id": 10, "counts": 3, "show_cnt": 9, "tag": 1})
-    write(edition / "random_exposure_clicks.parquet", {"user_id": 1, "video_id": 10, "is_click": 0})
+    write(edition / "exposure_clicks.parquet", {"user_id": 1, "video_id": 10, "is_click": 0})
     write(edition / "user_history.parquet", {"user_id": 1, "history_len": 1, "watch_seq": [10]})
     (edition / "README.md").write_text("prose")
     findings = {f.part: f.cost for f in source(edition).check()}
     assert "leakage" in findings["not read: video_features_statistic_1k.csv"]
-    assert "without a time" in findings["not read: random_exposure_clicks.parquet"]
+    assert "without a time" in findings["not read: exposure_clicks.parquet"]
     assert "a history needs last_time_ms, like_seq" in findings["not read: user_history.parquet"]
     assert cleaned(edition).log.num_rows == 2
 

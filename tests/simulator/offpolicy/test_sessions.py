@@ -189,7 +189,7 @@ def test_a_depth_that_the_weights_do_not_carry_is_refused_by_itself():
     limits = Limits(effective=60.0)
     found = {h: evaluate_sessions(SessionSums.of(one, h), limits, 0.95) for h in (1, 3)}
     assert found[1].values["pdis"].value is not None
-    assert "effective sample size at slot 3" in (found[3].values["pdis"].reason or "")
+    assert "effective sample size over the first 3 slots" in (found[3].values["pdis"].reason or "")
     assert found[1].values["cascade_dr"].reason == "there is no reward model"
     never = SessionRounds(one.offsets, replace(one.rounds, target=np.zeros(len(one.rounds))))
     why = evaluate_sessions(SessionSums.of(never, 1), ANY, 0.95).values["pdis"].reason
