@@ -35,8 +35,8 @@ from simulator.offpolicy.record import ArmWeights, Cell, OffPolicy, Part
 from simulator.offpolicy.rounds import FloatArray, IntArray
 from simulator.policy import Fusion, Scorer
 
-# Most candidates of a random set. An exposure costs K pairs and one in K matches: at a given cost, matches fall with the
-# square of K, while sets of 10 already tell rankers apart.
+# Most candidates of a random set. An exposure costs K pairs and one in K matches: at a given cost, matches fall with
+# the square of K, while sets of 10 already tell rankers apart.
 SET = 10
 
 # Pairs that each arm scores at most; beyond, users are thinned.

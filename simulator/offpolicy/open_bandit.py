@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.errors import SourceError
-from simulator.offpolicy.estimators import Estimator, Limits, evaluate
+from simulator.offpolicy.estimators import Estimator, Limits, evaluate, refusal, weights_of
 from simulator.offpolicy.rounds import FloatArray, IntArray, Rounds
 from simulator.offpolicy.sums import ClusterSums, Shrinkage
 
@@ -314,7 +314,8 @@ def _number(rounds: Rounds, name: str) -> tuple[float | None, str]:
         sums = ClusterSums.of(rounds, Shrinkage(switch=constant, dros=constant))
         found = evaluate(sums, _NO_LIMITS, _CONFIDENCE).values[_ESTIMATORS[kind]]
         return found.value, found.reason or ""
-    weights = evaluate(ClusterSums.of(rounds, Shrinkage()), _NO_LIMITS, _CONFIDENCE).weights
+    sums = ClusterSums.of(rounds, Shrinkage())
+    weights = weights_of(sums)
     known = {
         "weightmean": weights.mean,
         "weightmax": weights.largest,
@@ -322,7 +323,7 @@ def _number(rounds: Rounds, name: str) -> tuple[float | None, str]:
     }
     if kind not in known:
         return None, "this number is not known here"
-    return known[kind], "no logged action is one that the policy takes"
+    return known[kind], refusal(sums, "ips", _NO_LIMITS) or ""
 
 
 def _compared(section: str, number: str, ours: float | None, theirs: Any, why: str) -> Comparison:
