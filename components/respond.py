@@ -19,9 +19,11 @@ from components.feature_list import Entity
 from components.feed.source import features_of
 from components.lake import Partition
 from simulator.draws import uniform
+from simulator.evidence import LoggedScores
 from simulator.metrics import INTERACTIONS
 from simulator.response import ResponseModel, ResponseSettings
 from simulator.response_data import ResponseData
+from simulator.serving import names_topic
 
 
 def respond(context: Context, day: date) -> StepResult:
@@ -48,14 +50,15 @@ def respond(context: Context, day: date) -> StepResult:
     limit = context.pipeline.simulator.response_rows
     data = response_data(context, days, record["activity_threshold"], until=day, rows=limit)
     context.notify(0, 1, "fit response model")
-    fit = fit_response(data, response_settings(context))
+    fit = fit_response(data, response_settings(context), logged_scores(context, days))
     context.notify(1, 1, "fit response model")
     if fit.model is None:
         raise TrainingError(
             f"the response model of {day} can not be fitted on {len(data.user_id)} impressions: {fit.reason}"
         )
-    returns = context.data.get("log", day)
-    with context.runs.write("response", day, context.pipeline.config_hash, inputs_of(training_set, returns)) as writer:
+    requests = [found for one in days if (found := context.data.find("requests", one)) is not None]
+    inputs = inputs_of(training_set, context.data.get("log", day), *requests)
+    with context.runs.write("response", day, context.pipeline.config_hash, inputs) as writer:
         for name, content in fit.model.save().items():
             writer.bytes(name, content)
     member = fit.model.members[0]
@@ -87,10 +90,68 @@ def load_response(partition: Partition) -> ResponseModel:
 
 
 def numeric_columns(context: Context, entity: Entity) -> list[str]:
-    """Numeric model inputs of an entity, which the response model reads as well; no id is among them."""
+    """Numeric model inputs of an entity that the response model reads; no id is among them.
+
+    Of a video's counters only those of exposure: how it was received is evidence from the whole log (``evidence``),
+    which a snapshot of that morning has less of.
+    """
     features = features_of(context.pipeline.feed)
     age = "log_tenure_days" if entity == "user" else "log_video_age_days"
-    return [f.name for f in features if f.entity == entity and f.kind in ("count", "rate", "number")] + [age]
+    kinds = ("count", "rate", "number")
+    chosen = [f for f in features if f.entity == entity and f.kind in kinds]
+    if entity == "video":
+        chosen = [f for f in chosen if f.window_days is None or f.source == "impressions"]
+    return [f.name for f in chosen] + [age]
+
+
+def topic_names(context: Context, day: date) -> tuple[str, ...]:
+    """Topics of all videos known at the end of a day, in order: what topic codes point into."""
+    column = context.data.get("videos", day).table(columns=["topic"])["topic"]
+    return tuple(sorted(name for name in pc.unique(column).to_pylist() if name))
+
+
+def topic_codes(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int32]:
+    """int32 [N]: places in ``names``, -1 where there is none."""
+    index = pc.index_in(column, pa.array(names, column.type))
+    codes: NDArray[np.int32] = pc.fill_null(index, -1).to_numpy().astype(np.int32)
+    return codes
+
+
+def interests(context: Context, table: pa.Table, names: tuple[str, ...]) -> NDArray[np.int32]:
+    """int32 [N, A]: topics that the users' attributes name (such as an interest ticked at sign-up), -1 = none."""
+    features = features_of(context.pipeline.feed)
+    columns = [f.name for f in features if f.entity == "user" and f.kind == "category"]
+    codes = [topic_codes(table[name], names) for name in columns]
+    return np.column_stack(codes) if codes else np.full((table.num_rows, 1), -1, dtype=np.int32)
+
+
+def newness(context: Context, tenure_days: pa.ChunkedArray) -> NDArray[np.float32]:
+    """float32 [N]: exp(-2 x tenure / the tenure at which users are new no longer); 0 where the tenure is unknown."""
+    tenure = tenure_days.to_numpy(zero_copy_only=False).astype(np.float64)
+    limit = max(context.pipeline.groups.new_tenure_days, 1)
+    fading = np.exp(-2.0 * np.maximum(tenure, 0.0) / limit)
+    return np.where(np.isnan(tenure), 0.0, fading).astype(np.float32)
+
+
+def logged_scores(context: Context, days: list[date]) -> LoggedScores | None:
+    """Production scores of the candidates of some days, None where the feed logs none."""
+    users, videos, scores = [], [], []
+    for one in days:
+        partition = context.data.find("requests", one)
+        if partition is None:
+            continue
+        table = partition.table(columns=["user_id", "candidates", "scores"])
+        table = table.filter(pc.is_valid(table["scores"]))
+        lists, values = table["candidates"].combine_chunks(), table["scores"].combine_chunks()
+        owner = pc.list_parent_indices(lists).to_numpy()
+        if not len(owner):
+            continue
+        users.append(table["user_id"].to_numpy()[owner])
+        videos.append(pc.list_flatten(lists).to_numpy())
+        scores.append(pc.list_flatten(values).to_numpy(zero_copy_only=False).astype(np.float64))
+    if not users:
+        return None
+    return LoggedScores(np.concatenate(users), np.concatenate(videos), np.concatenate(scores))
 
 
 def response_data(
@@ -103,22 +164,23 @@ def response_data(
         days: Days whose examples are in the lake, in order.
         threshold: Activity threshold of the groups.
         until: Newest day that may be looked at, for returning; its log must be in the lake.
-        rows: Thin users evenly until about so many impressions are left; None keeps all.
+        rows: Thin users evenly until about so many impressions are left, those of the last day last, since their
+            sessions are rolled out; None keeps all.
 
     Returns:
         One row per impression.
     """
     user, video = numeric_columns(context, "user"), numeric_columns(context, "video")
-    ids = ["user_id", "session_id", "position", "watch_ms", "duration_ms", "propensity"]
-    columns = list(dict.fromkeys([*ids, *INTERACTIONS, *user, *video]))
-    total = sum(context.data.get("examples", one).rows for one in days)
-    kept_share = 1.0 if rows is None else min(1.0, rows / total)
+    categories = [f.name for f in features_of(context.pipeline.feed) if f.entity == "user" and f.kind == "category"]
+    ids = ["user_id", "video_id", "session_id", "position", "watch_ms", "duration_ms", "propensity", "video_topic"]
+    columns = list(dict.fromkeys([*ids, *INTERACTIONS, *user, *video, *categories]))
+    names = topic_names(context, days[-1])
+    kept = None if rows is None else _thinned(context, days, rows)
     tables, day_index, returned = [], [], []
     for one in days:
         table = read_examples(context, [one], threshold, columns)
-        if kept_share < 1.0:
-            ids_of = table["user_id"].to_numpy()
-            table = table.filter(pa.array(uniform(0, "response users", ids_of) < kept_share))
+        if kept is not None:
+            table = table.filter(pc.is_in(table["user_id"], value_set=kept))
         tables.append(table)
         day_index.append(np.full(table.num_rows, one.toordinal(), dtype=np.int32))
         returned.append(_returned(context, table["user_id"], one + timedelta(days=1), until))
@@ -127,14 +189,19 @@ def response_data(
     session = table["session_id"].to_numpy()
     position = table["position"].to_numpy()
     interactions = np.column_stack([pc.fill_null(table[name], -1).to_numpy() for name in INTERACTIONS]).astype(np.int8)
+    topic = topic_codes(table["video_topic"], names)
+    named = names_topic(interests(context, table, names), topic).astype(np.float32)
     return ResponseData(
         user_id=table["user_id"].to_numpy(),
+        video_id=table["video_id"].to_numpy(),
         day=day_of,
         session_id=session,
         position=position.astype(np.int32),
         group=table["group"].to_numpy(),
+        newness=newness(context, table["tenure_days"]),
+        topic=topic,
         user_features=matrix(table, user),
-        video_features=matrix(table, video),
+        video_features=np.column_stack([matrix(table, video), named]),
         duration_s=_seconds(table["duration_ms"]),
         watch_s=_seconds(table["watch_ms"]),
         behaviours=INTERACTIONS,
@@ -143,6 +210,17 @@ def response_data(
         returned=np.concatenate(returned),
         propensity=table["propensity"].to_numpy(zero_copy_only=False).astype(np.float64),
     )
+
+
+def _thinned(context: Context, days: list[date], rows: int) -> pa.Array | None:
+    """Ids of the users to keep, None for all."""
+    columns = [context.data.get("examples", one).table(columns=["user_id"])["user_id"].to_numpy() for one in days]
+    users, count = np.unique(np.concatenate(columns), return_counts=True)
+    if count.sum() <= rows:
+        return None
+    last = np.isin(users, columns[-1])
+    order = np.lexsort((uniform(0, "response users", users), ~last))
+    return pa.array(users[order][np.cumsum(count[order]) <= rows])
 
 
 def matrix(table: pa.Table, columns: list[str]) -> NDArray[np.float32]:

@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 
 from components.compute import use_threads
 from components.context import Context, StepResult, inputs_of
-from components.heldout import Heldout, load_heldout, pair_context, session_arrays
+from components.heldout import Heldout, load_heldout, pair_context, session_arrays, video_arrays
 from components.lake import Partition
 from components.respond import load_response
 from components.train import ROLES, bundle_files
 from simulator.metrics import OUTCOMES
 from simulator.policy import Fusion, Scorer
+from simulator.serving import Ranking
 from simulator.session import DEPTHS, Rollouts, RolloutSettings, bucket_of, merge, rollout, shard_buckets
 
 
@@ -52,13 +53,14 @@ def simulate(context: Context, day: date, shard: int) -> StepResult:
     fusion = Fusion({str(task): weight for task, weight in pipeline.simulator.fusion.items()})
     bucket = bucket_of(held.sessions["user_id"].to_numpy())
     mine = shard_buckets(shard, pipeline.simulator.shards)
+    arms = {role: ranking(scorer, fusion, held) for role, scorer in scorers.items()}
+    videos = video_arrays(context, held, [date.fromisoformat(one) for one in record["train_days"]])
     parts = []
     for done, one in enumerate(mine):
         context.notify(done, len(mine), f"simulate shard {shard}")
         rows = np.flatnonzero(bucket == one)
         if len(rows):
-            scores = {role: _ranking(scorer, fusion, held, rows) for role, scorer in scorers.items()}
-            parts.append(rollout(session_arrays(context, held, rows), scores, model, settings))
+            parts.append(rollout(session_arrays(context, held, rows), videos, arms, model, settings))
     context.notify(len(mine), len(mine), f"simulated shard {shard}")
     result = merge([Rollouts(OUTCOMES.empty_table(), DEPTHS.empty_table()), *parts])
     name = shard_dataset(shard, pipeline.simulator.shards)
@@ -76,10 +78,21 @@ def rollout_inputs(context: Context, day: date) -> list[Partition]:
     return [context.runs.get("training_set", day), context.runs.get("response", day), *bundles]
 
 
-def _ranking(scorer: Scorer, fusion: Fusion, held: Heldout, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 [S, K] ranking scores, 0 at padding."""
-    session, video, request = pair_context(held, rows)
-    group = held.sessions["group"].to_numpy()[session]
-    scores = np.zeros(held.offered[rows].shape)
-    scores[held.offered[rows] >= 0] = fusion.rank(scorer.tasks, scorer.score(session, video, request, group))
+def ranking(scorer: Scorer, fusion: Fusion, held: Heldout) -> Ranking:
+    """An arm as the rollouts ask it.
+
+    Args:
+        scorer: Over the rows of ``held.sessions`` and ``held.videos``.
+        fusion: Task scores to one.
+        held: The held-out day.
+
+    Returns:
+        A function of int64 [N] rows of sessions and of videos, giving float64 [N].
+    """
+    group = held.sessions["group"].to_numpy()
+
+    def scores(session: NDArray[np.int64], video: NDArray[np.int64]) -> NDArray[np.float64]:
+        users, videos, request = pair_context(held, session, video)
+        return fusion.rank(scorer.tasks, scorer.score(users, videos, request, group[session]))
+
     return scores

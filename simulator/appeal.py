@@ -1,4 +1,4 @@
-"""Stage 1 of the response model: what a user does with a video, whatever came before it in the session.
+"""Stage 1 of the response model: what a user does with a video.
 
 A plain multi-layer perceptron on numeric features. It has no experts, no gates and no embedding of a user or
 a video: nothing that an arm is made of, and nothing that knows a video by the arms' own noise.
@@ -25,9 +25,8 @@ _LEARNING_RATE = 3e-3
 _WEIGHT_DECAY = 1e-4
 _CLIP = 5.0
 _SMALLEST_SHARE = 1e-3
-
-# What "appeal" is made of, in this order: two views of one liking, since the share alone also falls with length.
-APPEALS = ("watched_share", "kept")
+# A probability of not skipping beyond this logit is as good as certain.
+_SURE = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Predictions:
         log_share: float64 [N], mean of ln(seconds watched / duration) of what is not skipped.
         log_share_sd: float64 [N], its standard deviation.
         interactions: float64 [N, B], probability of each behaviour.
-        appeal: float64 [N, 2], see ``APPEALS``: expected watched share (at most 1), probability of no skip.
+        appeal: float64 [N, len(response_state.APPEALS)].
     """
 
     skip: FloatArray
@@ -56,7 +55,7 @@ class WatchScale:
     Attributes:
         cap_share: Watching is capped at this multiple of the duration.
         skip_s: Mean seconds watched of a skipped video.
-        typical_duration_s: Stands in for an unknown or zero duration.
+        typical_duration_s: The median; stands in for an unknown or zero duration.
         level: Logged over expected seconds out of fold: the lognormal's mean made to fit the log.
     """
 
@@ -205,9 +204,9 @@ def predict(network: Network, features: FloatArray, duration_s: FloatArray, scal
         heads = network(torch.from_numpy(features.astype(np.float32))).numpy().astype(np.float64)
     skip = expit(heads[:, 0])
     mean, sd = heads[:, 1], np.exp(_bounded(heads[:, 2]))
-    kept_share = expected_share(mean, sd, 1.0)
-    share = (1 - skip) * kept_share + skip * np.minimum(scale.skip_s / duration_s, 1.0)
-    return Predictions(skip, mean, sd, expit(heads[:, 3:]), np.column_stack([share, 1 - skip]))
+    length = np.log(duration_s / scale.typical_duration_s)
+    appeal = np.column_stack([np.clip(-heads[:, 0], -_SURE, _SURE), length, length**2])
+    return Predictions(skip, mean, sd, expit(heads[:, 3:]), appeal)
 
 
 def expected_share(mean: FloatArray, sd: FloatArray, cap: float) -> FloatArray:

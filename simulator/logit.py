@@ -28,12 +28,12 @@ class GroupLogit:
 
     coefficients: FloatArray
 
-    def logit(self, features: FloatArray, group: NDArray[np.int8]) -> FloatArray:
+    def logit(self, features: FloatArray, group: NDArray[np.integer]) -> FloatArray:
         """Linear predictor.
 
         Args:
             features: float64 [N, P].
-            group: int8 [N], 0 to G - 1.
+            group: Integer [N], 0 to G - 1.
 
         Returns:
             float64 [N]; each row's value depends on that row alone, bit for bit.

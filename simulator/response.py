@@ -1,19 +1,22 @@
 """The response model of the rollouts: what users do with what they are shown, fitted on the log.
 
-Stage 1 (``appeal``) predicts skips, seconds and interactions of a (user, video) pair, whatever came before it.
-Stage 2 predicts leaving from the session's state, and returning from the whole day. Both read *predicted*
-appeal, out of fold, instead of the noisy watching that a log shows: otherwise the effect of a better ranking
-on leaving and returning is attenuated (Fuller 1987, section 1.1: errors in variables).
+Stage 1 (``appeal``) predicts skips, seconds and interactions of a (user, video) pair from the request's features
+and from what the whole log says of the pair (``evidence``). Stage 2 predicts leaving from the session's state, and
+returning from the whole day. Both read *predicted* appeal, out of fold, instead of the noisy watching that a log
+shows: otherwise the effect of a better ranking on leaving and returning is attenuated (Fuller 1987, section 1.1:
+errors in variables).
 
-Estimand: E[outcome | features, state] under the log's conditions. Assumptions: given the features, what was
-shown does not depend on what would have been done with it (training is weighted by clipped inverse propensities
-where they are known), users do not influence each other, and the relation holds for rankings that the log
-contains few of. Unit: the user; every fit is cross-fitted over folds of users (Chernozhukov et al. 2018,
-The Econometrics Journal 21, section 3), and ensemble members differ by seed and by a bootstrap of users.
+Estimand: E[outcome | features, evidence, state] under the log's conditions. Assumptions: given these, what was
+shown does not depend on what would have been done with it (the logged production score is among them where the feed
+has it, and training is weighted by clipped inverse propensities where they are known), users do not influence each
+other, and the relation holds for rankings that the log contains few of. Unit: the user; every fit is cross-fitted
+over folds of users (Chernozhukov et al. 2018, The Econometrics Journal 21, section 3), and ensemble members differ
+by seed and by a bootstrap of users.
 
 What is cross-fitted (``response_fit``): the networks, the leave and the return coefficients that a user's
-rollouts use saw no row of that user. Two things are pooled over folds: the appeal that stage 2 is fitted on comes
-from networks that exclude the row's own user only, and one recalibrating shift per member is computed over all.
+rollouts use saw no row of that user. Three things are pooled over folds: the evidence of a row leaves out the row's
+own user only, the appeal that stage 2 is fitted on comes from networks that exclude the row's own user only, and one
+recalibrating shift per member is computed over all.
 """
 
 import json
@@ -29,10 +32,13 @@ from scipy.special import expit
 from components.errors import BundleError
 from simulator import draws
 from simulator.appeal import FloatArray, Network, Predictions, WatchScale, predict
+from simulator.evidence import Evidence
 from simulator.logit import GroupLogit, Recalibration
 from simulator.metrics import GROUPS
+from simulator.response_data import Pairs
+from simulator.response_state import Centre, user_state
 
-_WEIGHTS, _SETTINGS = "response.safetensors", "response.json"
+_WEIGHTS, _EVIDENCE, _SETTINGS = "response.safetensors", "evidence.safetensors", "response.json"
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class ResponseSettings:
     seed: int = 11
     folds: int = 2
     ensemble: int = 2
-    epochs: int = 3
+    epochs: int = 5
     skip_below_s: float = 3.0
 
 
@@ -63,6 +69,7 @@ class Member:
         leave: One per fold, likewise.
         returning: One per fold, or None (see ``ResponseModel.return_reason``).
         scale: One per fold: constants of the watch likelihood.
+        centre: Where a session's running averages begin.
         leave_fit: Out-of-fold recalibration; its shift is applied.
         return_fit: The same for returning, None without a return model.
     """
@@ -71,27 +78,9 @@ class Member:
     leave: tuple[GroupLogit, ...]
     returning: tuple[GroupLogit, ...] | None
     scale: tuple[WatchScale, ...]
+    centre: Centre
     leave_fit: Recalibration
     return_fit: Recalibration | None
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """N (user, video) pairs to predict, with what ``ResponseData`` holds of them.
-
-    Attributes:
-        user_id: int64 [N].
-        group: int8 [N].
-        user_features: float32 [N, Fu].
-        video_features: float32 [N, Fv].
-        duration_s: float64 [N] seconds, NaN or 0 where unknown.
-    """
-
-    user_id: NDArray[np.int64]
-    group: NDArray[np.int8]
-    user_features: NDArray[np.float32]
-    video_features: NDArray[np.float32]
-    duration_s: FloatArray
 
 
 @dataclass(frozen=True)
@@ -103,6 +92,7 @@ class ResponseModel:
         behaviours: Interactions that it predicts.
         unfitted: Behaviours that it can not predict, each with the reason.
         members: The ensemble.
+        evidence: What the log says of pairs.
         return_reason: Why there is no return model, None when there is one.
     """
 
@@ -110,82 +100,72 @@ class ResponseModel:
     behaviours: tuple[str, ...]
     unfitted: Mapping[str, str]
     members: tuple[Member, ...]
+    evidence: Evidence
     return_reason: str | None
 
     def fold(self, user_id: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 [N]: the fold whose fits may be used for each user, since they never saw that user."""
         return draws.bucket(self.settings.seed, "response fold", self.settings.folds, user_id)
 
-    def appeal(self, member: int, pairs: Pairs) -> Predictions:
+    @property
+    def size(self) -> int:
+        """Ensemble members."""
+        return len(self.members)
+
+    def scales(self, member: int) -> tuple[WatchScale, ...]:
+        """A member's constants of the watch likelihood, one per fold."""
+        return self.members[member].scale
+
+    def centre(self, member: int) -> Centre:
+        """Where a session's running averages begin for a member."""
+        return self.members[member].centre
+
+    def appeal(self, member: int, pairs: Pairs, evidence: FloatArray | None = None) -> Predictions:
         """Stage 1 for N pairs, each by the fits without its user.
 
         Args:
             member: Ensemble member, from 0.
             pairs: N pairs.
+            evidence: float64 [N, E], ``self.evidence.features(pairs)`` where it is at hand already.
 
         Returns:
             Predictions of N rows.
         """
         chosen = self.members[member]
         fold = self.fold(pairs.user_id)
+        if evidence is None:
+            evidence = self.evidence.features(pairs)
         parts, order = [], []
         for f in range(self.settings.folds):
             rows = np.flatnonzero(fold == f)
             scale = chosen.scale[f]
             seconds = scale.duration(pairs.duration_s[rows])
-            features = stage_1_features(
-                pairs.user_features[rows], pairs.video_features[rows], seconds, pairs.group[rows]
-            )
+            features = stage_1_features(pairs.select(rows), evidence[rows], seconds)
             parts.append(predict(chosen.networks[f], features, seconds, scale))
             order.append(rows)
         back = np.argsort(np.concatenate(order), kind="stable")
         columns = [np.concatenate(column)[back] for column in zip(*(vars(p).values() for p in parts), strict=True)]
         return Predictions(*columns)
 
-    def seconds(
-        self,
-        member: int,
-        fold: NDArray[np.int64],
-        *,
-        mean: FloatArray,
-        sd: FloatArray,
-        duration_s: FloatArray,
-        noise: FloatArray,
-    ) -> FloatArray:
-        """Seconds watched of videos that are not skipped, for standard normal ``noise``.
+    def leave_terms(
+        self, member: int, fold: NDArray[np.int64], group: NDArray[np.int8], user_features: NDArray[np.float32]
+    ) -> tuple[FloatArray, FloatArray]:
+        """The leave model of users: logit P(leaves) = offset + slopes . ``response_state.leave_state``.
 
         Args:
             member: Ensemble member.
-            fold: int64 [N], each row's user's fold.
-            mean: float64 [N], ``Predictions.log_share``.
-            sd: float64 [N], ``Predictions.log_share_sd``.
-            duration_s: float64 [N], known durations.
-            noise: float64 [N].
-
-        Returns:
-            float64 [N] seconds.
-        """
-        cap = np.array([s.cap_share for s in self.members[member].scale])[fold]
-        level = np.array([s.level for s in self.members[member].scale])[fold]
-        drawn: FloatArray = np.minimum(np.exp(np.minimum(mean + sd * noise, 50.0)), cap) * duration_s * level
-        return drawn
-
-    def leave_probability(
-        self, member: int, fold: NDArray[np.int64], group: NDArray[np.int8], state: FloatArray
-    ) -> FloatArray:
-        """Probability of leaving after an impression.
-
-        Args:
-            member: Ensemble member.
-            fold: int64 [N], each row's user's fold.
+            fold: int64 [N], each user's fold.
             group: int8 [N].
-            state: float64 [N, len(LEAVE_STATE)], the state after the impression.
+            user_features: float32 [N, Fu].
 
         Returns:
-            float64 [N].
+            Offset float64 [N], with what the user's own features add, and slopes float64 [N, len(LEAVE_STATE)].
         """
         chosen = self.members[member]
-        return _by_fold(chosen.leave, chosen.leave_fit.shift, fold, group, state)
+        stacked, row = _stacked(chosen.leave, fold, group)
+        own = user_features.shape[1]
+        offset = GroupLogit(stacked.coefficients[:, : 1 + own]).logit(user_state(user_features), row)
+        return offset + chosen.leave_fit.shift, stacked.coefficients[row, 1 + own :]
 
     def return_probability(
         self, member: int, fold: NDArray[np.int64], group: NDArray[np.int8], day: FloatArray
@@ -196,7 +176,7 @@ class ResponseModel:
             member: Ensemble member.
             fold: int64 [N], each user's fold.
             group: int8 [N].
-            day: float64 [N, Fu + 4], rows of ``response_state.day_features``.
+            day: float64 [N, Fu + len(DAY_STATE)], rows of ``response_state.day_features``.
 
         Returns:
             float64 [N], or None without a return model.
@@ -204,7 +184,9 @@ class ResponseModel:
         chosen = self.members[member]
         if chosen.returning is None or chosen.return_fit is None:
             return None
-        return _by_fold(chosen.returning, chosen.return_fit.shift, fold, group, day)
+        stacked, row = _stacked(chosen.returning, fold, group)
+        probability: FloatArray = expit(stacked.logit(day, row) + chosen.return_fit.shift)
+        return probability
 
     def save(self) -> dict[str, bytes]:
         """The model as files: name to content, safetensors and JSON only."""
@@ -224,13 +206,19 @@ class ResponseModel:
             "members": [
                 {
                     "scale": [asdict(s) for s in member.scale],
+                    "centre": [*member.centre.appeal.tolist(), member.centre.watched_share],
                     "leave_fit": asdict(member.leave_fit),
                     "return_fit": member.return_fit and asdict(member.return_fit),
                 }
                 for member in self.members
             ],
         }
-        return {_WEIGHTS: save(tensors), _SETTINGS: json.dumps(facts, indent=1, sort_keys=True).encode()}
+        evidence = {name: torch.from_numpy(a.copy()) for name, a in self.evidence.save().items()}
+        return {
+            _WEIGHTS: save(tensors),
+            _EVIDENCE: save(evidence),
+            _SETTINGS: json.dumps(facts, indent=1, sort_keys=True).encode(),
+        }
 
     @classmethod
     def load(cls, files: Mapping[str, bytes]) -> "ResponseModel":
@@ -253,26 +241,40 @@ class ResponseModel:
                 _load_member(tensors, m, settings.folds, len(facts["behaviours"]), one)
                 for m, one in enumerate(facts["members"])
             )
-            return cls(settings, tuple(facts["behaviours"]), facts["unfitted"], members, facts["return_reason"])
+            evidence = Evidence.load({name: tensor.numpy() for name, tensor in load(files[_EVIDENCE]).items()})
+            return cls(
+                settings, tuple(facts["behaviours"]), facts["unfitted"], members, evidence, facts["return_reason"]
+            )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BundleError(f"the response model can not be read: {error!r}; fit it again") from error
 
 
-def stage_1_features(
-    user: NDArray[np.float32], video: NDArray[np.float32], duration_s: FloatArray, group: NDArray[np.int8]
-) -> FloatArray:
-    """float64 [N, Fu + Fv + 1 + G]: both feature blocks, log duration, the group as indicators."""
-    indicators = group[:, None] == np.arange(len(GROUPS))
-    return np.column_stack([user, video, np.log(duration_s), indicators]).astype(np.float64)
+def stage_1_features(pairs: Pairs, evidence: FloatArray, duration_s: FloatArray) -> FloatArray:
+    """Inputs of the networks.
+
+    What is known of the pair comes twice, the second time multiplied by the user's newness: new users respond to other
+    things, and few of their rows are in a log, so the networks need not find the product by themselves.
+
+    Args:
+        pairs: N pairs.
+        evidence: float64 [N, E], ``evidence.Evidence``.
+        duration_s: float64 [N], known durations.
+
+    Returns:
+        float64 [N, F], NaN where unknown.
+    """
+    pair = np.column_stack([pairs.video_features, evidence, pairs.repeats, np.log(duration_s)])
+    indicators = pairs.group[:, None] == np.arange(len(GROUPS))
+    newness = pairs.newness[:, None]
+    return np.column_stack([pairs.user_features, pair, indicators, newness, newness * pair]).astype(np.float64)
 
 
-def _by_fold(
-    fits: tuple[GroupLogit, ...], shift: float, fold: NDArray[np.int64], group: NDArray[np.int8], x: FloatArray
-) -> FloatArray:
-    stacked = np.concatenate([fit.coefficients for fit in fits])
-    logit = GroupLogit(stacked).logit(x, (fold * len(GROUPS) + group).astype(np.int64))
-    probability: FloatArray = expit(logit + shift)
-    return probability
+def _stacked(
+    fits: tuple[GroupLogit, ...], fold: NDArray[np.int64], group: NDArray[np.int8]
+) -> tuple[GroupLogit, NDArray[np.int64]]:
+    """The fits of all folds under each other, and each row's place among them."""
+    stacked = GroupLogit(np.concatenate([fit.coefficients for fit in fits]))
+    return stacked, (fold * len(GROUPS) + group).astype(np.int64)
 
 
 def _load_member(
@@ -294,6 +296,7 @@ def _load_member(
         leave=leave,
         returning=returning,
         scale=tuple(WatchScale(**s) for s in facts["scale"]),  # type: ignore[attr-defined]
+        centre=Centre(np.array(facts["centre"][:-1]), facts["centre"][-1]),  # type: ignore[index]
         leave_fit=Recalibration(**facts["leave_fit"]),  # type: ignore[arg-type]
         return_fit=facts["return_fit"] and Recalibration(**facts["return_fit"]),  # type: ignore[arg-type]
     )

@@ -6,38 +6,58 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.response_data import ResponseData
+from simulator.response_data import ResponseData, starts
 
 FloatArray = NDArray[np.float64]
 
 # An impression's weight in the running averages: half of it is forgotten after two further impressions.
 MEMORY = 0.7
 
-# Columns of the leave model's features, in order.
+# What "appeal" is made of: the logit of not skipping, and the length, which is a reason of its own to go on watching
+# but none to be pleased. Without it, short videos would pass for good ones: they are rarely skipped.
+APPEALS = ("kept_logit", "log_length", "log_length_squared")
+
+# Columns of the leave model's features, in order; the user's own stand before them.
 LEAVE_STATE = (
     "log_position",
     "position",
-    "appeal_watched_share",
-    "appeal_kept",
+    "first",
+    "second",
+    *APPEALS,
     "watched_share",
     "log_seconds",
+    "minutes",
 )
 
 # Columns of the return model's features behind the user's own.
-DAY_STATE = ("appeal_watched_share", "appeal_kept", "log_seconds", "log_impressions")
+DAY_STATE = (*APPEALS, "log_seconds", "log_impressions")
 
 
-def average(before: FloatArray | None, now: FloatArray) -> FloatArray:
-    """One step of the exponential average; the session's first impression is its start.
+@dataclass(frozen=True)
+class Centre:
+    """Where a session's running averages begin: nobody is pleased or bored yet.
+
+    Attributes:
+        appeal: float64 [len(APPEALS)], the log's mean predicted appeal.
+        watched_share: The log's mean watched share, each at most 1.
+    """
+
+    appeal: FloatArray
+    watched_share: float
+
+
+def averaged(before: FloatArray | float, now: FloatArray) -> FloatArray:
+    """One step of the exponential average.
 
     Args:
-        before: Average up to the previous impression, None at the first.
-        now: This impression's values, same shape.
+        before: Average up to the previous impression; before the first one, the centre.
+        now: This impression's values.
 
     Returns:
         The average including this impression.
     """
-    return now if before is None else MEMORY * before + (1 - MEMORY) * now
+    result: FloatArray = MEMORY * before + (1 - MEMORY) * now
+    return result
 
 
 def leave_state(position: FloatArray, appeal: FloatArray, watched_share: FloatArray, seconds: FloatArray) -> FloatArray:
@@ -45,14 +65,30 @@ def leave_state(position: FloatArray, appeal: FloatArray, watched_share: FloatAr
 
     Args:
         position: float64 [N], 1 = the session's first.
-        appeal: float64 [N, 2], exponential average of predicted appeal.
-        watched_share: float64 [N], exponential average of the watched share, at most 1 per impression.
+        appeal: float64 [N, len(APPEALS)], running average of predicted appeal.
+        watched_share: float64 [N], running average of the watched share, at most 1 per impression.
         seconds: float64 [N], watched in the session so far.
 
     Returns:
         float64 [N, len(LEAVE_STATE)].
     """
-    return np.column_stack([np.log(position), position / 10, appeal, watched_share, np.log1p(seconds)])
+    return np.column_stack(
+        [
+            np.log(position),
+            position / 10,
+            position == 1,
+            position == 2,
+            appeal,
+            watched_share,
+            np.log1p(seconds),
+            seconds / 60,
+        ]
+    ).astype(np.float64)
+
+
+def user_state(user_features: NDArray[np.float32]) -> FloatArray:
+    """float64 [N, Fu]: the user's own columns of the leave and the return model; unknown values count as 0."""
+    return np.nan_to_num(user_features.astype(np.float64))
 
 
 def day_features(
@@ -61,45 +97,50 @@ def day_features(
     """Features of the return model.
 
     Args:
-        user_features: float32 [N, Fu], as of the day's first session; unknown values count as 0.
-        appeal: float64 [N, 2], mean predicted appeal of the day's impressions.
+        user_features: float32 [N, Fu], as of the day's first session.
+        appeal: float64 [N, len(APPEALS)], mean predicted appeal of the day's impressions.
         seconds: float64 [N], watched on the day.
         impressions: float64 [N], seen on the day.
 
     Returns:
         float64 [N, Fu + len(DAY_STATE)].
     """
-    known = np.nan_to_num(user_features.astype(np.float64))
-    return np.column_stack([known, appeal, np.log1p(seconds), np.log1p(impressions)])
+    return np.column_stack([user_state(user_features), appeal, np.log1p(seconds), np.log1p(impressions)])
 
 
 def session_states(
-    data: ResponseData, appeal: FloatArray, duration_s: FloatArray
+    data: ResponseData, appeal: FloatArray, duration_s: FloatArray, centre: Centre
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """State after every logged impression.
 
     Args:
         data: Ordered rows (``ResponseData.ordered``).
-        appeal: float64 [N, 2], out-of-fold predicted appeal.
+        appeal: float64 [N, len(APPEALS)], out-of-fold predicted appeal.
         duration_s: float64 [N], known durations.
+        centre: Where the averages begin.
 
     Returns:
         The four arguments of ``leave_state``.
     """
-    starts = _starts(data.user_id, data.day, data.session_id)
-    rank = np.arange(len(starts)) - np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))
-    share = np.minimum(data.watch_s / duration_s, 1.0)
-    mean_appeal: FloatArray = appeal.copy()
-    mean_share: FloatArray = share.copy()
+    start = data.starts()
+    rank = np.arange(len(start)) - np.maximum.accumulate(np.where(start, np.arange(len(start)), 0))
+    share = watched_share(data.watch_s, duration_s)
+    mean_appeal, mean_share = averaged(centre.appeal, appeal), averaged(centre.watched_share, share)
     seconds: FloatArray = data.watch_s.copy()
     order = np.argsort(rank, kind="stable")
     edges = np.searchsorted(rank[order], np.arange(1, int(rank.max(initial=0)) + 2))
     for begin, end in pairwise(edges):
         rows = order[begin:end]
-        mean_appeal[rows] = average(mean_appeal[rows - 1], appeal[rows])
-        mean_share[rows] = average(mean_share[rows - 1], share[rows])
+        mean_appeal[rows] = averaged(mean_appeal[rows - 1], appeal[rows])
+        mean_share[rows] = averaged(mean_share[rows - 1], share[rows])
         seconds[rows] += seconds[rows - 1]
     return rank.astype(np.float64) + 1.0, mean_appeal, mean_share, seconds
+
+
+def watched_share(watch_s: FloatArray, duration_s: FloatArray) -> FloatArray:
+    """float64 [N]: watched part of the duration, at most 1."""
+    share: FloatArray = np.minimum(watch_s / duration_s, 1.0)
+    return share
 
 
 @dataclass(frozen=True)
@@ -119,7 +160,7 @@ class DayRows:
 
         Args:
             data: Ordered rows that ``first`` points into.
-            appeal: float64 [N, 2], out-of-fold predicted appeal.
+            appeal: float64 [N, len(APPEALS)], out-of-fold predicted appeal.
 
         Returns:
             float64 [D, Fu + len(DAY_STATE)].
@@ -139,13 +180,5 @@ def day_rows(data: ResponseData) -> DayRows:
     Returns:
         The groups, by user and day.
     """
-    first = np.flatnonzero(_starts(data.user_id, data.day))
+    first = np.flatnonzero(starts(data.user_id, data.day))
     return DayRows(first, data.returned[first])
-
-
-def _starts(*keys: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.bool_]:
-    start = np.zeros(len(keys[0]), dtype=bool)
-    start[:1] = True
-    for key in keys:
-        start[1:] |= key[1:] != key[:-1]
-    return start

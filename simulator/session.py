@@ -1,21 +1,24 @@
 """Session rollouts: every held-out session served anew by an arm, as often as there are rollouts.
 
-Estimand: the mean of each outcome over the users who opened a session on the held-out day, had the arm ranked
-the given candidates of each of their logged sessions; session starts stay as logged. Assumptions: the response
-model's (``response``), and that an arm's ranking is fixed at the session's start. Unit of analysis: the user;
-a user's rollouts are averaged before anything else is done.
+Estimand: the mean of each outcome over the users who opened a session on the held-out day, had the arm chosen
+from the candidate set of every slot of each of their logged sessions; session starts stay as logged. Assumptions:
+the response model's (``response``), and that an arm's scores are fixed at the session's start. Unit of analysis: the
+user; a user's rollouts are averaged before anything else is done.
 
 Draws are keyed by (seed, user, session, member, rollout, position, purpose) and not by the arm: both arms meet
 the same luck at the same position (common random numbers; Owen 2013, Monte Carlo, section 8.6). Only skips, seconds and
 leaving are drawn, since the state depends on them; interactions and returning enter as their probabilities given
 what was shown (Rao-Blackwell: the same expectation with less variance).
 
-Users fall into ``BUCKETS`` fixed buckets, and a bucket is computed as one block whatever the shard: shards are
-bit-equal to one process with the same number of threads.
+An arm scores only what somebody lives to see: slots come in blocks, and a session whose rollouts have all left is
+asked nothing more. Users fall into ``BUCKETS`` fixed buckets, and each bucket into blocks of users in order of their
+ids: shards are bit-equal to one process with the same number of threads, and memory does not grow with the users.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,66 +26,71 @@ from numpy.typing import NDArray
 
 from components.errors import ConfigError
 from simulator import draws
-from simulator.appeal import Predictions
+from simulator.appeal import Predictions, WatchScale
+from simulator.evidence import Evidence
 from simulator.metrics import INTERACTIONS, OUTCOMES
-from simulator.response import Pairs, ResponseModel
-from simulator.response_state import average, day_features, leave_state
+from simulator.response_data import Pairs
+from simulator.response_state import LEAVE_STATE, Centre, averaged, day_features, leave_state
+from simulator.serving import Ranking, Sessions, Showing, Videos, first_seen, repeats_of
+from simulator.walk import Habits, Prediction, Walkers, walk
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 BUCKETS = 32
+# Users that are rolled out at once.
+_BLOCK_USERS = 4_096
+# Slots at which the arms are asked again: short sessions should not pay for long ones.
+_STOPS = (8, 18, 32)
 
 DEPTHS = pa.schema([("arm", pa.string()), ("impressions", pa.int32()), ("rollouts", pa.int64())])
 
 
-@dataclass(frozen=True)
-class Sessions:
-    """S held-out sessions and what may be shown in each: K candidates, padded.
+class Responding(Protocol):
+    """What the rollouts ask of a response model; ``response.ResponseModel`` is one."""
 
-    Attributes:
-        user_id: int64 [S].
-        session_id: int64 [S], unique within a user.
-        group: int8 [S], index into ``metrics.GROUPS``; a user's first session counts.
-        user_features: float32 [S, Fu], as the response model was fitted on.
-        candidates: int64 [S, K] video indices, -1 = padding.
-        video_features: float32 [S, K, Fv].
-        duration_s: float64 [S, K] seconds, NaN or 0 where unknown.
-        topic: int32 [S, K], -1 = unknown.
-        fresh: int8 [S, K], 1 for a video of the new group, -1 = unknown.
-    """
+    @property
+    def behaviours(self) -> tuple[str, ...]:
+        """Interactions that it predicts."""
+        ...
 
-    user_id: NDArray[np.int64]
-    session_id: NDArray[np.int64]
-    group: NDArray[np.int8]
-    user_features: NDArray[np.float32]
-    candidates: NDArray[np.int64]
-    video_features: NDArray[np.float32]
-    duration_s: FloatArray
-    topic: NDArray[np.int32]
-    fresh: NDArray[np.int8]
+    @property
+    def size(self) -> int:
+        """Ensemble members."""
+        ...
 
-    def __post_init__(self) -> None:
-        shape = self.candidates.shape
-        for name in ("duration_s", "topic", "fresh"):
-            if getattr(self, name).shape != shape:
-                raise ConfigError(f"sessions: {name} has shape {getattr(self, name).shape}, candidates have {shape}")
-        for f in fields(self):
-            if len(getattr(self, f.name)) != len(self.user_id):
-                raise ConfigError(f"sessions: {f.name} has {len(getattr(self, f.name))} rows, not {len(self.user_id)}")
-        if len(self.user_id) and not (self.candidates >= 0).any(axis=1).all():
-            empty = int((~(self.candidates >= 0).any(axis=1)).sum())
-            raise ConfigError(f"sessions: {empty} of {shape[0]} sessions have no candidate; leave them out and say so")
+    @property
+    def evidence(self) -> Evidence | None:
+        """What the log says of pairs."""
+        ...
 
-    def select(self, rows: NDArray[np.int64]) -> "Sessions":
-        """The given sessions.
+    def fold(self, user_id: IntArray) -> IntArray:
+        """int64 [N]: each user's fold."""
+        ...
 
-        Args:
-            rows: int64 [M] indices.
+    def scales(self, member: int) -> tuple[WatchScale, ...]:
+        """Constants of the watch likelihood, one per fold."""
+        ...
 
-        Returns:
-            Those sessions, in the order given.
-        """
-        return Sessions(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+    def centre(self, member: int) -> Centre:
+        """Where a session's running averages begin."""
+        ...
+
+    def appeal(self, member: int, pairs: Pairs, evidence: FloatArray | None = None) -> Predictions:
+        """Stage 1 for N pairs."""
+        ...
+
+    def leave_terms(
+        self, member: int, fold: IntArray, group: NDArray[np.int8], user_features: NDArray[np.float32]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Offset [N] and slopes [N, len(LEAVE_STATE)] of the logit of leaving."""
+        ...
+
+    def return_probability(
+        self, member: int, fold: IntArray, group: NDArray[np.int8], day: FloatArray
+    ) -> FloatArray | None:
+        """Probability [N] of being active on the next day."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -113,17 +121,7 @@ class Rollouts:
     depths: pa.Table
 
 
-@dataclass(frozen=True)
-class _Path:
-    """Trajectories of an arm: depth, skips, seconds and truncation, each [S, R]."""
-
-    depth: NDArray[np.int64]
-    skips: FloatArray
-    seconds: FloatArray
-    truncated: FloatArray
-
-
-def bucket_of(user_id: NDArray[np.int64]) -> NDArray[np.int64]:
+def bucket_of(user_id: IntArray) -> IntArray:
     """int64 [N]: the bucket, 0 to ``BUCKETS`` - 1, that each user is always computed in."""
     return draws.bucket(0, "rollout bucket", BUCKETS, user_id)
 
@@ -147,15 +145,16 @@ def shard_buckets(shard: int, shards: int) -> tuple[int, ...]:
 
 
 def rollout(
-    sessions: Sessions, scores: Mapping[str, FloatArray], model: ResponseModel, settings: RolloutSettings
+    sessions: Sessions, videos: Videos, arms: Mapping[str, Ranking], model: Responding, settings: RolloutSettings
 ) -> Rollouts:
     """Roll out every arm over the sessions.
 
-    To be bit-equal over shards, give whole buckets (``bucket_of``) and score a bucket's pairs in one call.
+    To be bit-equal over shards, give whole buckets (``bucket_of``).
 
     Args:
-        sessions: S sessions with K candidates each, in any order.
-        scores: Arm to float64 [S, K] ranking scores (``policy.Fusion``); padding may hold anything.
+        sessions: S sessions, in any order.
+        videos: What their sets point into.
+        arms: Arm to its ranking.
         model: The response model.
         settings: Seed, rollouts, longest session.
 
@@ -165,22 +164,11 @@ def rollout(
     Raises:
         ConfigError: When an arm's scores have another shape or a candidate's score is not finite.
     """
-    real = sessions.candidates >= 0
-    for arm, values in scores.items():
-        if values.shape != real.shape or not np.isfinite(values[real]).all():
-            raise ConfigError(f"arm {arm!r}: scores must be finite and have shape {real.shape}, found {values.shape}")
-    order = np.lexsort((sessions.session_id, sessions.user_id))
-    bucket = bucket_of(sessions.user_id[order])
     tables, depths = [OUTCOMES.empty_table()], [DEPTHS.empty_table()]
-    for b in np.unique(bucket):
-        rows = order[bucket == b]
+    for rows in _blocks(sessions):
         block = sessions.select(rows)
-        for member in range(len(model.members)):
-            appeal = _appeal(block, model, member)
-            for arm in sorted(scores):
-                outcome, depth = _roll(
-                    block, scores[arm][rows], appeal, model=model, member=member, arm=arm, settings=settings
-                )
+        for arm in sorted(arms):
+            for outcome, depth in _Block(block, videos, arm, arms[arm], model, settings).roll():
                 tables.append(outcome)
                 depths.append(depth)
     return merge([Rollouts(pa.concat_tables(tables), pa.concat_tables(depths))])
@@ -204,158 +192,193 @@ def merge(parts: list[Rollouts]) -> Rollouts:
     return Rollouts(outcomes, depths.cast(DEPTHS).sort_by([("arm", "ascending"), ("impressions", "ascending")]))
 
 
-def _appeal(block: Sessions, model: ResponseModel, member: int) -> Predictions:
-    slots = block.candidates.shape[1]
-    pairs = Pairs(
-        np.repeat(block.user_id, slots),
-        np.repeat(block.group, slots),
-        np.repeat(block.user_features, slots, axis=0),
-        block.video_features.reshape(-1, block.video_features.shape[2]),
-        block.duration_s.ravel(),
-    )
-    return model.appeal(member, pairs)
+def _blocks(sessions: Sessions) -> Iterator[IntArray]:
+    """Rows of sessions by user, bucket by bucket, at most ``_BLOCK_USERS`` users at once."""
+    order = np.lexsort((sessions.session_id, sessions.user_id))
+    bucket = bucket_of(sessions.user_id[order])
+    for b in np.unique(bucket):
+        rows = order[bucket == b]
+        _, user = np.unique(sessions.user_id[rows], return_inverse=True)
+        for first in range(0, int(user[-1]) + 1, _BLOCK_USERS):
+            yield rows[(user >= first) & (user < first + _BLOCK_USERS)]
 
 
-def _roll(
-    block: Sessions,
-    scores: FloatArray,
-    appeal: Predictions,
-    *,
-    model: ResponseModel,
-    member: int,
-    arm: str,
-    settings: RolloutSettings,
-) -> tuple[pa.Table, pa.Table]:
-    shape = block.candidates.shape
-    real = block.candidates >= 0
-    # Ties fall by a hash of the video, the same in both arms, and never by the order of the candidates.
-    tie = draws.uniform(settings.seed, "tie", block.session_id[:, None], block.candidates)
-    rank = np.lexsort((tie, -np.where(real, scores, -np.inf)), axis=1)[:, : settings.max_slots]
-    flat = (np.arange(shape[0])[:, None] * shape[1] + rank).ravel()
-    shown = Predictions(*(values[flat].reshape(*rank.shape, *values.shape[1:]) for values in vars(appeal).values()))
-    length = np.minimum(real.sum(axis=1), rank.shape[1])
-    duration = np.take_along_axis(block.duration_s, rank, axis=1)
-    path = _walk(block, shown, duration, length, model=model, member=member, settings=settings)
+class _Block:
+    """One arm over the S sessions of a block of users."""
 
-    user_id, first = np.unique(block.user_id, return_index=True)
-    last = path.depth - 1
+    def __init__(
+        self,
+        sessions: Sessions,
+        videos: Videos,
+        arm: str,
+        ranking: Ranking,
+        model: Responding,
+        settings: RolloutSettings,
+    ) -> None:
+        self.sessions, self.videos, self.arm, self.model, self.settings = sessions, videos, arm, model, settings
+        self.showing = Showing.start(sessions, ranking, settings.max_slots, settings.seed)
+        self.members = [_Member(sessions, model, settings, member) for member in range(model.size)]
 
-    def day(per_session: FloatArray) -> FloatArray:
-        """[S, R, ...] to [U, R, ...]: sums over a user's sessions."""
-        return np.add.reduceat(per_session, first, axis=0)
+    def roll(self) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Outcomes and depths of every ensemble member."""
+        slots = self.settings.max_slots
+        edges = [0, *(stop for stop in _STOPS if stop < slots), slots]
+        for begin, end in pairwise(edges):
+            alive = np.flatnonzero(np.any([member.walkers.alive.any(axis=1) for member in self.members], axis=0))
+            if not len(alive):
+                break
+            self.showing.extend(alive, begin, end)
+            self._predict(alive, begin, end)
+            for member in self.members:
+                member.go_on(alive, self.showing.shown, begin, end)
+        for number, member in enumerate(self.members):
+            yield self._outcomes(number, member), self._depths(member)
 
-    def so_far(per_slot: FloatArray) -> FloatArray:
-        """[S, K, ...] to [U, R, ...]: sums over what a user was shown."""
-        return day(np.cumsum(per_slot, axis=1)[np.arange(shape[0])[:, None], last])
+    def _predict(self, alive: IntArray, begin: int, end: int) -> None:
+        shown = self.showing.shown[alive]
+        repeats = repeats_of(self._topics(shown))[:, begin:end]
+        at, slot = np.nonzero(shown[:, begin:end] >= 0)
+        pairs = self.sessions.pairs(self.videos, alive[at], shown[at, begin + slot], repeats[at, slot])
+        evidence = None if self.model.evidence is None else self.model.evidence.features(pairs)
+        for number, member in enumerate(self.members):
+            found = self.model.appeal(number, pairs, evidence)
+            member.learn(alive[at], begin + slot, found, pairs.duration_s)
 
-    impressions, seconds = day(path.depth.astype(np.float64)), day(path.seconds)
-    mean_appeal = so_far(shown.appeal) / impressions[:, :, None]
-    fold = model.fold(user_id)
-    again = np.repeat(np.arange(len(first)), settings.rollouts)
-    state = day_features(
-        block.user_features[first][again], mean_appeal.reshape(len(again), -1), seconds.ravel(), impressions.ravel()
-    )
-    returning = model.return_probability(member, fold[again], block.group[first][again], state)
-    interactions = so_far(shown.interactions).mean(axis=1)
-    sessions = np.diff(np.append(first, shape[0]))
-    columns = {
-        "user_id": user_id,
-        "group": block.group[first],
-        "arm": pa.array([arm] * len(first), pa.string()),
-        "member": np.full(len(first), member, dtype=np.int32),
-        "app_time_s": seconds.mean(axis=1),
-        "sessions": sessions.astype(np.int32),
-        "impressions": impressions.mean(axis=1),
-        "skips": day(path.skips).mean(axis=1),
-        "topics": _null_if(
-            so_far(_first_seen(np.take_along_axis(block.topic, rank, axis=1))).mean(axis=1), block.topic
-        ),
-        "fresh": _null_if(
-            so_far((np.take_along_axis(block.fresh, rank, axis=1) == 1).astype(float)).mean(axis=1), block.fresh
-        ),
-        "return_probability": None if returning is None else returning.reshape(len(first), -1).mean(axis=1),
-        "truncated": day(path.truncated).mean(axis=1) / sessions,
-        **{name: interactions[:, i] for i, name in enumerate(model.behaviours) if name in INTERACTIONS},
-    }
-    arrays = [
-        pa.nulls(len(first), f.type) if (v := columns.get(f.name)) is None else pa.array(v, f.type) for f in OUTCOMES
-    ]
-    depth, count = np.unique(path.depth, return_counts=True)
-    names = pa.array([arm] * len(depth), pa.string())
-    return pa.table(arrays, schema=OUTCOMES), pa.table([names, pa.array(depth, pa.int32()), count], schema=DEPTHS)
+    def _topics(self, shown: IntArray) -> NDArray[np.int32]:
+        return np.where(shown >= 0, self.videos.topic[shown], -1).astype(np.int32)
 
+    def _outcomes(self, number: int, member: "_Member") -> pa.Table:
+        sessions, videos, walkers, shown = self.sessions, self.videos, member.walkers, self.showing.shown
+        user_id, first = np.unique(sessions.user_id, return_index=True)
+        count = np.diff(np.append(first, len(sessions.user_id)))
+        last = walkers.depth - 1
 
-def _walk(
-    block: Sessions,
-    shown: Predictions,
-    duration_s: FloatArray,
-    length: NDArray[np.int64],
-    *,
-    model: ResponseModel,
-    member: int,
-    settings: RolloutSettings,
-) -> _Path:
-    """Show rank after rank, [S, K] predictions in rank order, until every trajectory has ended."""
-    count, rollouts = len(block.user_id), settings.rollouts
-    fold_of = model.fold(block.user_id)
-    scales = model.members[member].scale
-    for f, scale in enumerate(scales):
-        duration_s = np.where((fold_of == f)[:, None], scale.duration(duration_s), duration_s)
-    skip_s = np.array([s.skip_s for s in scales])[fold_of]
-    session, repeat = (a.ravel() for a in np.indices((count, rollouts)))
-    # One number per trajectory stands for its keys, so that a slot's draws hash two keys and not five.
-    trajectory = draws.bucket(
-        settings.seed, "trajectory", 2**53, block.user_id[session], block.session_id[session], member, repeat
-    )
-    depth = np.zeros(count * rollouts, dtype=np.int64)
-    skips, seconds, truncated = np.zeros(len(depth)), np.zeros(len(depth)), np.zeros(len(depth))
-    mean_share = np.zeros(len(depth))
-    mean_appeal: FloatArray | None = None
-    alive = np.arange(len(depth))
-    for slot in range(shown.skip.shape[1]):
-        alive = alive[length[session[alive]] > slot]
-        if not len(alive):
-            break
-        s = session[alive]
-        keys = (trajectory[alive], slot)
-        skipped = draws.uniform(settings.seed, "skip", *keys) < shown.skip[s, slot]
-        noise = draws.normal(settings.seed, "watch", *keys)
-        length_s = duration_s[s, slot]
-        watched = model.seconds(
-            member,
-            fold_of[s],
-            mean=shown.log_share[s, slot],
-            sd=shown.log_share_sd[s, slot],
-            duration_s=length_s,
-            noise=noise,
+        def day(per_session: FloatArray) -> FloatArray:
+            """[S, R, ...] to [U, R, ...]: sums over a user's sessions."""
+            return np.add.reduceat(per_session, first, axis=0)
+
+        def so_far(per_slot: NDArray[np.generic]) -> FloatArray:
+            """[S, L, ...] to [U, R, ...]: sums over what a user was shown."""
+            total = np.cumsum(per_slot.astype(np.float64), axis=1)
+            return day(total[np.arange(len(total))[:, None], last])
+
+        def share_of(flag: NDArray[np.int8]) -> FloatArray | None:
+            """Impressions of flagged videos, None where the flag is unknown of every video: unknown is not zero."""
+            return so_far((shown >= 0) & (flag[shown] == 1)).mean(axis=1) if (flag >= 0).any() else None
+
+        impressions, seconds = day(walkers.depth.astype(np.float64)), day(walkers.seconds)
+        mean_appeal = so_far(member.appeal) / impressions[:, :, None]
+        again = np.repeat(np.arange(len(first)), walkers.depth.shape[1])
+        state = day_features(
+            sessions.user_features[first][again],
+            mean_appeal.reshape(len(again), -1),
+            seconds.ravel(),
+            impressions.ravel(),
         )
-        watched = np.where(skipped, skip_s[s], watched)
-        share = np.minimum(watched / length_s, 1.0)
-        mean_appeal = average(mean_appeal, shown.appeal[:, slot])
-        mean_share[alive] = average(None if slot == 0 else mean_share[alive], share)
-        depth[alive] += 1
-        skips[alive] += skipped
-        seconds[alive] += watched
-        position = np.full(len(alive), slot + 1.0)
-        state = leave_state(position, mean_appeal[s], mean_share[alive], seconds[alive])
-        leaving = model.leave_probability(member, fold_of[s], block.group[s], state)
-        stays = draws.uniform(settings.seed, "leave", *keys) >= leaving
-        # Who would have gone on but found nothing more to see did not leave: the candidates ended the session.
-        exhausted = length[s] == slot + 1
-        truncated[alive[stays & exhausted]] = 1.0
-        alive = alive[stays]
-    shape = (count, rollouts)
-    return _Path(depth.reshape(shape), skips.reshape(shape), seconds.reshape(shape), truncated.reshape(shape))
+        group = sessions.group[first]
+        returning = self.model.return_probability(number, self.model.fold(user_id)[again], group[again], state)
+        topics = self._topics(shown)
+        age = sessions.age_days(videos, np.arange(len(shown))[:, None], shown)
+        fresh = so_far((shown >= 0) & (age <= videos.new_age_days)) if (videos.uploaded_us >= 0).any() else None
+        columns: dict[str, object] = {
+            "user_id": user_id,
+            "group": group,
+            "arm": pa.array([self.arm] * len(first), pa.string()),
+            "member": np.full(len(first), number, dtype=np.int32),
+            "app_time_s": seconds.mean(axis=1),
+            "sessions": count.astype(np.int32),
+            "impressions": impressions.mean(axis=1),
+            "skips": day(walkers.skips).mean(axis=1),
+            "topics": so_far(first_seen(topics)).mean(axis=1) if (videos.topic >= 0).any() else None,
+            "fresh": None if fresh is None else fresh.mean(axis=1),
+            "trending": share_of(videos.trending),
+            "tail_creator": share_of(videos.tail_creator),
+            "return_probability": None if returning is None else returning.reshape(len(first), -1).mean(axis=1),
+            "truncated": day(walkers.truncated).mean(axis=1) / count,
+        }
+        interactions = so_far(member.interactions).mean(axis=1)
+        columns |= {name: interactions[:, i] for i, name in enumerate(self.model.behaviours) if name in INTERACTIONS}
+        arrays = [
+            pa.nulls(len(first), f.type) if (v := columns.get(f.name)) is None else pa.array(v, f.type)
+            for f in OUTCOMES
+        ]
+        return pa.table(arrays, schema=OUTCOMES)
+
+    def _depths(self, member: "_Member") -> pa.Table:
+        depth, count = np.unique(member.walkers.depth, return_counts=True)
+        names = pa.array([self.arm] * len(depth), pa.string())
+        return pa.table([names, pa.array(depth, pa.int32()), count], schema=DEPTHS)
 
 
-def _first_seen(topic: NDArray[np.int32]) -> FloatArray:
-    """float64 [S, K]: 1 where a known topic occurs for the first time in its session."""
-    new = topic >= 0
-    for slot in range(1, topic.shape[1]):
-        new[:, slot] &= ~(topic[:, :slot] == topic[:, slot : slot + 1]).any(axis=1)
-    return new.astype(np.float64)
+class _Member:
+    """One ensemble member's walkers over the S sessions of a block, and what it predicted of what they were shown."""
 
+    def __init__(self, sessions: Sessions, model: Responding, settings: RolloutSettings, number: int) -> None:
+        self.seed = settings.seed
+        count, slots = len(sessions.user_id), settings.max_slots
+        fold = model.fold(sessions.user_id)
+        self.scales, self.fold, self.centre = model.scales(number), fold, model.centre(number)
+        self.offset, self.slopes = model.leave_terms(number, fold, sessions.group, sessions.user_features)
+        share, log_seconds, minutes = (LEAVE_STATE.index(n) for n in ("watched_share", "log_seconds", "minutes"))
+        self.habits = Habits(
+            skip_s=np.array([s.skip_s for s in self.scales])[fold],
+            cap_share=np.array([s.cap_share for s in self.scales])[fold],
+            level=np.array([s.level for s in self.scales])[fold],
+            by_share=self.slopes[:, share].copy(),
+            by_log_seconds=self.slopes[:, log_seconds].copy(),
+            by_minutes=self.slopes[:, minutes].copy(),
+        )
+        # One number per trajectory stands for its keys, so that a slot's draws hash two keys and not five.
+        repeat = np.arange(settings.rollouts)
+        trajectory = draws.bucket(
+            settings.seed,
+            "trajectory",
+            2**53,
+            sessions.user_id[:, None],
+            sessions.session_id[:, None],
+            number,
+            repeat,
+        )
+        self.walkers = Walkers.start(trajectory, self.centre.watched_share)
+        width = len(self.centre.appeal)
+        self.skip, self.log_share, self.log_share_sd = (np.zeros((count, slots)) for _ in range(3))
+        self.duration_s = np.ones((count, slots))
+        self.appeal = np.zeros((count, slots, width))
+        self.interactions = np.zeros((count, slots, len(model.behaviours)))
+        self._average = np.tile(self.centre.appeal, (count, 1))
 
-def _null_if(values: FloatArray, known: NDArray[np.int32] | NDArray[np.int8]) -> FloatArray | None:
-    """None where nothing is known of any candidate: a share of the unknown is not zero."""
-    return values if (known >= 0).any() else None
+    def learn(self, at: IntArray, slot: IntArray, found: Predictions, duration_s: FloatArray) -> None:
+        """Take in predictions of N (session, slot) places."""
+        known = np.empty(len(at))
+        for f, scale in enumerate(self.scales):
+            mine = self.fold[at] == f
+            known[mine] = scale.duration(duration_s[mine])
+        self.skip[at, slot], self.duration_s[at, slot] = found.skip, known
+        self.log_share[at, slot], self.log_share_sd[at, slot] = found.log_share, found.log_share_sd
+        self.appeal[at, slot], self.interactions[at, slot] = found.appeal, found.interactions
+
+    def go_on(self, rows: IntArray, shown: IntArray, begin: int, end: int) -> None:
+        """Let the walkers of some sessions watch slots ``begin`` to ``end`` - 1."""
+        leave = np.empty((len(rows), end - begin))
+        nothing = np.zeros(len(rows))
+        for slot in range(begin, end):
+            self._average[rows] = averaged(self._average[rows], self.appeal[rows, slot])
+            state = leave_state(np.full(len(rows), slot + 1.0), self._average[rows], nothing, nothing)
+            total = self.offset[rows]
+            for column in range(state.shape[1]):
+                total = total + self.slopes[rows, column] * state[:, column]
+            leave[:, slot - begin] = total
+        part = np.s_[rows, begin:end]
+        prediction = Prediction(
+            self.skip[part], self.log_share[part], self.log_share_sd[part], self.duration_s[part], leave
+        )
+        walk(
+            self.walkers,
+            rows,
+            shown[part],
+            prediction,
+            self.habits,
+            begin=begin,
+            last=end == shown.shape[1],
+            seed=self.seed,
+        )
