@@ -98,12 +98,20 @@ class _Ranked:
 
 
 class World:
-    """The world of one feed's settings."""
+    """The world of one feed's settings.
+
+    Args:
+        settings: The feed.
+
+    Attributes:
+        settings: As given.
+        catalogue: The videos, day by day.
+    """
 
     def __init__(self, settings: WorldFeed) -> None:
         self.settings = settings
-        self._catalogue = Catalogue(settings)
-        self._everybody = Crowd(settings, self._catalogue)
+        self.catalogue = Catalogue(settings)
+        self._everybody = Crowd(settings, self.catalogue)
 
     def day_tables(self, day: date) -> DayTables:
         """The log of a day and everything known at its end.
@@ -115,9 +123,9 @@ class World:
             Log with session ids, positions and propensities, and requests, in order of time; users with sign-up
             attributes and videos in order of their ids.
         """
-        found = self._everybody.tables(self._number(day))
-        log, requests = in_order_of_time(found.log, found.requests)
-        return DayTables(log, found.users, found.videos, requests)
+        number = self._number(day)
+        log, requests = in_order_of_time(*self._everybody.impressions(number))
+        return DayTables(log, self._everybody.user_table(number), self.catalogue.table(number), requests)
 
     def crowds(self, last_day: date, size: int) -> Iterator[Crowd]:
         """The world in blocks of users, each of which can be read day by day in bounded memory, in any thread.
@@ -131,7 +139,7 @@ class World:
         """
         last = users_by(self.settings, self._number(last_day))
         for first in range(1, last + 1, size):
-            yield Crowd(self.settings, self._catalogue, first, min(first + size - 1, last))
+            yield Crowd(self.settings, self.catalogue, first, min(first + size - 1, last))
 
     def outcomes(
         self,

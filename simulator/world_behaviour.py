@@ -258,7 +258,7 @@ def watch_ms(duration_ms: int, pleasure: float, mode: float, noise: float) -> in
     if mode < never + (1 - never) * sigmoid(-0.2 - 0.9 * pleasure):
         seconds = min(1.7 * exp(0.8 * noise), length * 0.9)
     else:
-        seconds = exp(3.0 + 0.5 * log(length / 50.0) + 0.4 * pleasure + 1.15 * noise)
+        seconds = exp(3.05 + 0.5 * log(length / 50.0) + 0.4 * pleasure + 1.19 * noise)
         if seconds >= length:
             # Past the end the video starts again, and most let it run for a moment only.
             seconds = length * min((seconds / length) ** 0.4, MOST_REPEATS)
@@ -297,10 +297,10 @@ def drivers(
     fresh = exp(-(day - videos.uploaded_day[video]) / 3.0)
     warm = visitors.expressive[i] + 0.5 * pleasure
     return (
-        -4.96 + warm + (1 - new) * 0.6 * own + new * 0.7 * quality + 0.5 * (active - 0.5),
-        -7.98 + warm + (0.6 - 0.3 * new) * maker + 0.5 * own + 0.8 * new,
-        -6.84 + warm + 1.6 * (active - 0.5) + 0.5 * active * abs(own) - 0.7 * new,
-        -7.83 + warm + 0.7 * quality * (1 - 0.5 * active) + 0.6 * active * fresh - 0.5 * new,
+        -4.95 + warm + (1 - new) * 0.6 * own + new * 0.7 * quality + 0.5 * (active - 0.5),
+        -7.87 + warm + (0.6 - 0.3 * new) * maker + 0.5 * own + 0.8 * new,
+        -6.83 + warm + 1.6 * (active - 0.5) + 0.5 * active * abs(own) - 0.7 * new,
+        -7.84 + warm + 0.7 * quality * (1 - 0.5 * active) + 0.6 * active * fresh - 0.5 * new,
         -7.75 + 0.6 * visitors.expressive[i] - 1.0 * pleasure + 0.5 * (1 - new) * active,
         -4.46 + 0.6 * warm + 0.6 * maker + 0.5 * new,
     )

@@ -11,11 +11,11 @@ from datetime import timedelta
 from threading import Lock
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.config import WorldFeed
 from components.days import bounds_us
-from components.feed.schema import DayTables
 from simulator import draws
 from simulator.world_behaviour import chance_stream, faded_habit, newness, next_habit, open_probability
 from simulator.world_day import Chooser, DayRun, Production, Stage, run_day
@@ -56,6 +56,10 @@ class Catalogue:
                     self._candidates.popitem(last=False)
             return self._videos, self._candidates[day]
 
+    def table(self, day: int) -> pa.Table:
+        """The videos known at the end of a day, in the order of ids."""
+        return video_table(self.settings, self.on(day)[0], day)
+
 
 @dataclass(frozen=True)
 class Morning:
@@ -93,20 +97,20 @@ class Crowd:
         self._mornings: OrderedDict[int, Morning] = OrderedDict()
         self._logged: tuple[int, DayRun] | None = None
 
-    def tables(self, day: int) -> DayTables:
-        """Log and requests of these users on a day in no promised order, and the users known at its end.
+    def impressions(self, day: int) -> tuple[pa.Table, pa.Table]:
+        """Log and requests of these users on a day, row by row the same impressions, in no promised order.
 
         Args:
             day: Day counted from the feed's first day.
 
         Returns:
-            The tables; that of the videos is the whole world's.
+            Both tables; they hold the crowd's own memory of the day.
         """
-        run = self.log(day)
-        log, requests = impression_tables(run.log, day)
-        stage = self.stage(day)
-        users = user_table(self.settings, stage.users, self.known(day), day)
-        return DayTables(log, users, video_table(self.settings, stage.videos, day), requests)
+        return impression_tables(self.log(day).log, day)
+
+    def user_table(self, day: int) -> pa.Table:
+        """Those of these users who are registered by the end of a day, in the order of ids."""
+        return user_table(self.settings, self.users(day), self.known(day), day)
 
     def known(self, day: int) -> int:
         """How many of these users are registered by the end of a day."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from components.config import WorldFeed
 from simulator import draws
@@ -105,6 +106,11 @@ class Videos(NamedTuple):
     length: F64
 
 
+# Variance of quality, and its mean as popularity weighs it: the covariance of the two.
+_QUALITY_VARIANCE = 0.5**2 + 0.85**2
+_QUALITY_OFFERED = 0.35 * _QUALITY_VARIANCE + 0.15 * 0.5
+
+
 # Names of the static user attributes and the values behind their codes.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "country": COUNTRIES,
@@ -112,6 +118,12 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "channel": CHANNELS,
     "interest": TOPICS,
 }
+
+
+def fading(age_days: F64 | I64) -> F64:
+    """What is left of the popularity of videos in candidate generation: [len(age_days)]."""
+    left: F64 = 0.08 + np.exp(-age_days / 6.0)
+    return left
 
 
 def users_by(settings: WorldFeed, day: int) -> int:
@@ -190,9 +202,8 @@ def make_videos(settings: WorldFeed, day: int) -> Videos:
         before, -1 - draws.bucket(seed, "video uploaded", reach, ids), (ids - settings.videos - 1) // per_day
     )
     creators = max(settings.videos // 5, 8)
-    creator = 1 + np.floor(creators * draws.uniform(seed, "video creator", ids) ** (1 / _CREATOR_POWER)).astype(
-        np.int64
-    )
+    rank = np.floor(creators * draws.uniform(seed, "video creator", ids) ** (1 / _CREATOR_POWER))
+    creator = 1 + rank.astype(np.int64)
     creator_appeal = _creator_appeal(seed, creators)[creator - 1]
     # Creators keep to their topic most of the time.
     shares = _topic_shares(seed)
@@ -201,6 +212,10 @@ def make_videos(settings: WorldFeed, day: int) -> Videos:
     topic = np.where(draws.uniform(seed, "video keeps topic", ids) < 0.7, own, other)
     quality = 0.5 * creator_appeal + 0.85 * draws.normal(seed, "video quality", ids)
     spread = draws.normal(seed, "video length", ids)
+    fame = 0.8 * draws.normal(seed, "video popularity", ids) + 0.15 * creator_appeal
+    offered = np.exp(fame + 0.35 * quality)[: settings.videos] * fading(-uploaded[: settings.videos])
+    quality = _QUALITY_OFFERED + np.sqrt(_QUALITY_VARIANCE) * _levelled(quality, offered)
+    spread = _levelled(spread, offered)
     seconds = np.clip(_MEDIAN_S * np.exp(_LENGTH_SPREAD * spread), SHORTEST_S, LONGEST_S)
     return Videos(
         video_id=ids,
@@ -211,20 +226,36 @@ def make_videos(settings: WorldFeed, day: int) -> Videos:
         topic=topic,
         latent=_unit(_topic_centres(seed)[topic] + 0.65 * _vectors(seed, "video latent", ids)),
         quality=quality,
-        popularity=0.8 * draws.normal(seed, "video popularity", ids) + 0.35 * quality + 0.15 * creator_appeal,
+        popularity=fame + 0.35 * quality,
         duration_ms=np.round(seconds * 1000).astype(np.int64),
         length=np.log(seconds / _MEDIAN_S) / _LENGTH_SPREAD,
     )
 
 
+def _levelled(values: F64, offered: F64) -> F64:
+    """Values [V] shifted and scaled to mean 0 and variance 1 over the first videos, weighted by how much is offered.
+
+    A few hits make much of what is seen. Without this their luck would move watch times and shares of the whole feed
+    from seed to seed. A handful of videos is shifted, hardly scaled.
+    """
+    stock = len(offered)
+    centred = values - np.average(values[:stock], weights=offered)
+    levelled: F64 = centred / np.sqrt(max(np.average(centred[:stock] ** 2, weights=offered), 0.5))
+    return levelled
+
+
 def _creator_appeal(seed: int, creators: int) -> F64:
     """Appeal of every creator: [creators].
 
-    A few creators make much of what is seen. Without the scaling their luck would move the level of follows and
-    visits of profiles, and of all satisfaction, from seed to seed.
+    Creators stand in a random order, each taking room by the share of uploads, and have the normal quantile of their
+    place: who is liked is chance, but what is uploaded is equally liked in every world. With independent draws the
+    luck of the few who make much of what is seen would move visits of profiles by a third from seed to seed.
     """
     shares = np.diff(np.linspace(0.0, 1.0, creators + 1) ** _CREATOR_POWER)
-    appeal = draws.normal(seed, "creator appeal", np.arange(1, creators + 1))
+    order = np.argsort(draws.uniform(seed, "creator appeal", np.arange(1, creators + 1)))
+    place = np.empty(creators)
+    place[order] = shares[order].cumsum() - shares[order] / 2
+    appeal = ndtri(place)
     appeal -= (shares * appeal).sum()
     scaled: F64 = appeal / np.sqrt((shares * appeal**2).sum())
     return scaled

@@ -30,7 +30,7 @@ from simulator.world_behaviour import (
     watch_ms,
 )
 from simulator.world_impressions import Impressions
-from simulator.world_population import Videos
+from simulator.world_population import Videos, fading
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -96,7 +96,7 @@ def candidates_of(videos: Videos, day: int) -> Candidates:
         The distribution over live videos.
     """
     live = np.flatnonzero(videos.uploaded_day < day).astype(np.int32)
-    weights = np.exp(videos.popularity[live]) * (0.08 + np.exp(-(day - videos.uploaded_day[live]) / 6.0))
+    weights = np.exp(videos.popularity[live]) * fading(day - videos.uploaded_day[live])
     share, second = _alias(weights * (len(live) / weights.sum()))
     return Candidates(share, live, live[second])
 
