@@ -10,14 +10,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.context import Context
-from components.heldout import Heldout
+from components.heldout import Heldout, pair_context
 from simulator.draws import uniform
 from simulator.offpolicy import Candidates
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-_DAY_US = 86_400_000_000
 
 # What a round earns: names, in the order of ``LoggedSlots.rewards``, and the log's column.
 REWARDS = {"click": "click", "long_view": "long_view", "like": "like", "skip": "skip", "watch_s": "watch_ms"}
@@ -115,16 +113,11 @@ def distinct_pairs(held: Heldout, slots: LoggedSlots) -> Pairs:
     row, pool = slots.session_row[slots.owner], np.int64(len(held.ids))
     pair, of_candidate = np.unique(row * pool + slots.candidates.ids, return_inverse=True)
     session, video = np.divmod(pair, pool)
-    table = held.sessions.select(["started_at", "surface", "hour", "version"]).take(pa.array(session))
-    started, uploaded = pc.cast(table["started_at"], pa.int64()).to_numpy(), held.uploaded_us[video]
-    age = np.where(uploaded < 0, np.nan, np.floor((started - uploaded) / _DAY_US))
-    log_age = pa.array(np.log1p(np.maximum(age, 0)).astype(np.float32), from_pandas=True)
-    request = table.select(["surface", "hour"]).append_column("log_video_age_days", log_age)
-    version = table["version"].to_numpy().astype(np.int64)
-    return Pairs(session, video + version * pool, request, of_candidate)
+    version = held.sessions["version"].to_numpy().astype(np.int64)[session]
+    return Pairs(*pair_context(held, session, video + version * pool), of_candidate)
 
 
-def logged_slots(context: Context, held: Heldout, day: date, pairs: int) -> LoggedSlots | str:
+def logged_slots(context: Context, held: Heldout, day: date, pairs: int, first: int | None = None) -> LoggedSlots | str:
     """Read a day's rounds.
 
     Args:
@@ -132,6 +125,7 @@ def logged_slots(context: Context, held: Heldout, day: date, pairs: int) -> Logg
         held: The held-out sessions of the day.
         day: The day.
         pairs: Users are thinned evenly until about so many candidates are left.
+        first: Only so many first slots of every session, None for all.
 
     Returns:
         The rounds, or why there are none.
@@ -141,6 +135,8 @@ def logged_slots(context: Context, held: Heldout, day: date, pairs: int) -> Logg
         return "the feed logs no candidate sets"
     asked = _first_of_each(requests.table())
     log = context.data.get("log", day).table()
+    if first is not None:
+        log, asked = log.filter(pc.less(log["position"], first)), asked.filter(pc.less(asked["slot"], first))
     keys = log.select(["session_id", "position"]).append_column("log_row", pa.array(np.arange(log.num_rows)))
     sets = asked.select(["session_id", "slot"]).append_column("set_row", pa.array(np.arange(asked.num_rows)))
     both = keys.join(sets, ["session_id", "position"], right_keys=["session_id", "slot"], join_type="inner")

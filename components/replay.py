@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from components.agreement import agreement
 from components.compute import use_threads
 from components.context import Context, StepResult, inputs_of
-from components.feed.source import features_of
 from components.heldout import Heldout, load_heldout
 from components.lake import Partition
-from components.logged import REWARDS, LoggedSlots, Pairs, distinct_pairs, logged_slots
+from components.logged import REWARDS, LoggedSlots, distinct_pairs, logged_slots
 from components.replay_random import replay_random
-from components.respond import matrix
+from components.reward_features import reward_features, reward_weight
+from components.simulate import rollout_inputs
 from components.train import ROLES, Role, bundle_files
-from simulator.metrics import GROUPS
 from simulator.offpolicy import greedy, rounds_over
 from simulator.offpolicy.cells import (
     Arms,
@@ -40,14 +40,13 @@ from simulator.offpolicy.rounds import FloatArray, Rounds
 from simulator.offpolicy.sessions import ALL_SLOTS
 from simulator.policy import Fusion, Scorer
 
-# Candidates of all slots at most; beyond, users are thinned. An arm scores a candidate once per session.
-PAIRS = 1_500_000
+# Candidates of all slots at most; beyond, users are thinned. An arm scores a candidate once per session, and that is
+# what the step's time goes into.
+PAIRS = 500_000
 
 # Slots of a session that count in its metrics; None = all.
 HORIZONS: tuple[int | None, ...] = (1, 2, 3, 5, None)
 
-# Of a row in the fit of the reward model.
-_LARGEST_WEIGHT = 10.0
 # Rounds whose candidates are in memory at once.
 _BLOCK = 8_192
 _NOTES = (
@@ -59,33 +58,36 @@ _NOTES = (
 
 
 def replay(context: Context, day: date) -> StepResult:
-    """Evaluate both arms on the held-out day's logged rounds.
+    """Evaluate both arms on the held-out day's logged rounds, and compare first slots with the response model.
 
     Args:
         context: Pipeline, settings, run.
-        day: Interval day; bundles and held-out sessions must be in the lake.
+        day: Interval day; bundles, response model and held-out sessions must be in the lake.
 
     Returns:
-        Hash of ``replay``, how many rounds it rests on, and how many differences have a value or were refused.
+        Hash of ``replay``, how many rounds it rests on, how many differences have a value or were refused, and whether
+        replay and rollouts agree.
 
     Raises:
         MissingPartitionError: When something that it reads is not in the lake.
     """
     use_threads(context.pipeline)
-    training_set = context.runs.get("training_set", day)
-    record = training_set.json("training_set.json")
+    record = context.runs.get("training_set", day).json("training_set.json")
     held_day = date.fromisoformat(record["holdout_day"])
     bundles = {role: context.runs.get(f"model_{role}", day) for role in ROLES}
-    inputs = [training_set, *bundles.values(), context.data.get("log", held_day)]
+    inputs = [*rollout_inputs(context, day), context.data.get("log", held_day)]
     if (requests := context.data.find("requests", held_day)) is not None:
         inputs.append(requests)
         found = _from_requests(context, held_day, record["activity_threshold"], bundles)
     else:
         found = replay_random(context, day, record, bundles)
+    agreed = agreement(context, day)
     with context.runs.write("replay", day, context.pipeline.config_hash, inputs_of(*inputs)) as writer:
         writer.json("replay.json", found.model_dump(mode="json"))
+        writer.json("agreement.json", agreed.model_dump(mode="json"))
     values = sum(cell.difference.value is not None for cell in found.cells)
     facts: dict[str, Any] = {"rounds": found.rounds, "differences": values, "refused": len(found.cells) - values}
+    facts["agreement"] = agreed.state
     if found.reason is not None:
         facts["reason"] = found.reason
     return StepResult("replay", day, inputs_of(context.runs.get("replay", day)), facts)
@@ -180,7 +182,7 @@ def _reduce(context: Context, held: Heldout, slots: LoggedSlots, scorers: Mappin
         rows = np.arange(first, min(first + _BLOCK, count))
         part = slots.select(rows)
         pairs = distinct_pairs(held, part)
-        values = model.predict(part.user_id[part.owner], _features(context, held, part, pairs))
+        values = model.predict(part.user_id[part.owner], reward_features(context, held, part, pairs))
         group = held.sessions["group"].to_numpy()[pairs.session]
         for role, scorer in scorers.items():
             scores = scorer.score(pairs.session, pairs.video, pairs.request, group)
@@ -209,25 +211,9 @@ def _reward_model(context: Context, held: Heldout, slots: LoggedSlots) -> Reward
     logged = [np.empty((0, 1))] if not len(rows) else []
     for first in range(0, len(rows), _BLOCK):
         part = slots.select(rows[first : first + _BLOCK])
-        logged.append(_features(context, held, part, distinct_pairs(held, part))[part.candidates.logged])
-    # As if the slots had been filled uniformly, since the arms choose otherwise than the log did.
-    evenly = 1.0 / np.diff(slots.candidates.offsets)[rows]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        weight = np.nan_to_num(np.clip(evenly / slots.propensity[rows], 0.0, _LARGEST_WEIGHT), nan=1.0)
+        logged.append(reward_features(context, held, part, distinct_pairs(held, part))[part.candidates.logged])
     seed = context.pipeline.simulator.seed
-    return fit(seed, slots.user_id[rows], np.concatenate(logged), slots.rewards[rows], weight)
-
-
-def _features(context: Context, held: Heldout, slots: LoggedSlots, pairs: Pairs) -> FloatArray:
-    """float64 [M, F] of every candidate: the models' numbers of user and video, position, group, production score."""
-    numeric = [f for f in features_of(context.pipeline.feed) if f.kind in ("count", "rate", "number")]
-    user = matrix(held.sessions, [*(f.name for f in numeric if f.entity == "user"), "log_tenure_days"])
-    video = matrix(held.videos, [f.name for f in numeric if f.entity == "video"])
-    at, pair = slots.owner, pairs.of_candidate
-    age = pairs.request["log_video_age_days"].to_numpy(zero_copy_only=False)[pair]
-    group = slots.group[at, None] == np.arange(len(GROUPS))
-    columns = [user[slots.session_row[at]], video[pairs.video[pair]], age, np.log1p(slots.slot[at]), group]
-    return np.column_stack([*columns, slots.scores]).astype(np.float64)
+    return fit(seed, slots.user_id[rows], np.concatenate(logged), slots.rewards[rows], reward_weight(slots, rows))
 
 
 def _arms(slots: LoggedSlots, reduced: _Reduced, reward: str) -> Arms:

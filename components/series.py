@@ -4,8 +4,9 @@ from datetime import date
 
 from components.context import Context
 from components.lake import Partition
-from simulator.experiment import Experiment, MetricResult, Segment, Series, SeriesPoint, Unit
+from simulator.experiment import Experiment, MetricResult, Series, SeriesPoint
 from simulator.metrics import METRICS, SEGMENTS
+from simulator.result import Segment, Unit
 from simulator.sequences import DayEffect, running
 
 

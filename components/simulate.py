@@ -11,10 +11,9 @@ from components.heldout import Heldout, load_heldout, pair_context, session_arra
 from components.lake import Partition
 from components.respond import load_response
 from components.train import ROLES, bundle_files
-from simulator.metrics import OUTCOMES
 from simulator.policy import Fusion, Scorer
 from simulator.serving import Ranking
-from simulator.session import DEPTHS, Rollouts, RolloutSettings, bucket_of, merge, rollout, shard_buckets
+from simulator.session import Rollouts, RolloutSettings, bucket_of, merge, rollout, shard_buckets
 
 
 def shard_dataset(shard: int, shards: int) -> str:
@@ -49,7 +48,8 @@ def simulate(context: Context, day: date, shard: int) -> StepResult:
     for role in ROLES:
         fitted = bundle.load(bundle_files(context.runs.get(f"model_{role}", day)))
         scorers[role] = PairScorer(fitted, held.sessions, held.videos)
-    settings = RolloutSettings(pipeline.simulator.seed, pipeline.simulator.rollouts, pipeline.simulator.max_slots)
+    chosen = pipeline.simulator
+    settings = RolloutSettings(chosen.seed, chosen.rollouts, chosen.max_slots, chosen.design)
     fusion = Fusion({str(task): weight for task, weight in pipeline.simulator.fusion.items()})
     bucket = bucket_of(held.sessions["user_id"].to_numpy())
     mine = shard_buckets(shard, pipeline.simulator.shards)
@@ -62,11 +62,12 @@ def simulate(context: Context, day: date, shard: int) -> StepResult:
         if len(rows):
             parts.append(rollout(session_arrays(context, held, rows), videos, arms, model, settings))
     context.notify(len(mine), len(mine), f"simulated shard {shard}")
-    result = merge([Rollouts(OUTCOMES.empty_table(), DEPTHS.empty_table()), *parts])
+    result = merge([Rollouts.none(), *parts])
     name = shard_dataset(shard, pipeline.simulator.shards)
     with context.runs.write(name, day, pipeline.config_hash, inputs_of(*inputs)) as writer:
         writer.table(result.outcomes, "outcomes")
         writer.table(result.depths, "depths")
+        writer.table(result.creators, "creators")
     shown = result.depths["impressions"].to_numpy() * result.depths["rollouts"].to_numpy()
     facts = {"shard": shard, "outcomes": result.outcomes.num_rows, "impressions": int(shown.sum())}
     return StepResult("simulate", day, inputs_of(context.runs.get(name, day)), facts)

@@ -57,6 +57,7 @@ STEPS: tuple[Step, ...] = (
     Step("evaluate", "evaluate:evaluate", "Measure both arms on the held-out day, per task and user group."),
     Step("respond", "respond:respond", "Fit the model of how users respond to what they are shown."),
     Step("simulate", "simulate:simulate", "Roll out both arms on the held-out sessions of a shard.", per_shard=True),
+    Step("replay", "replay:replay", "Ask the held-out day's own log about both arms, and whether the rollouts agree."),
     Step(
         "diagnose",
         "diagnose:diagnose",

@@ -4,9 +4,9 @@ For a day *d*: **ingest** the feed's log of *d* into the lake; **validate** it (
 **build features** per user and per video as of the end of *d*; **validate** them; **materialize** them into the
 online store; assemble the point-in-time **training set** of the window that ends at *d*-2; **train** treatment
 and baseline, one after the other on the GPU pool; **evaluate** both per task and per user group; **simulate**
-both on the held-out sessions of *d*-1, sharded by user; **analyse** the experiment; write the **report**;
-**decide** on promotion. Where the pipeline says ``diagnostics: true``, **diagnose** what happens inside the treatment
-before the report is written.
+both on the held-out sessions of *d*-1, sharded by user; **replay** that day's own log for both; **analyse** the
+experiment; write the **report**; **decide** on promotion. Where the pipeline says ``diagnostics: true``, **diagnose**
+what happens inside the treatment before the report is written.
 
 The steps themselves live in ``components/``; each runs alone as ``mfh step NAME --date D``.
 """
@@ -139,7 +139,7 @@ def wire(pipeline: Pipeline) -> None:
     materialize, dataset = step("materialize"), step("dataset")
     treatment = step("train_treatment", outlets=[Asset(f"{asset}/model/treatment")])
     baseline = step("train_baseline", outlets=[Asset(f"{asset}/model/baseline")])
-    evaluate, respond, analyse = step("evaluate"), step("respond"), step("analyse")
+    evaluate, respond, replay, analyse = step("evaluate"), step("respond"), step("replay"), step("analyse")
     report = step("report", outlets=[Asset(f"{asset}/report")])
     promote = step("promote")
     rollouts = simulate.expand(shard=shards())
@@ -147,8 +147,10 @@ def wire(pipeline: Pipeline) -> None:
     ingest >> validate_log >> features >> validate_features >> [materialize, dataset]
     dataset >> [treatment, respond]
     treatment >> baseline >> evaluate
+    # Replay compares with the response model too.
     [baseline, respond] >> rollouts
-    [evaluate, rollouts] >> analyse >> report
+    [baseline, respond] >> replay
+    [evaluate, rollouts, replay] >> analyse >> report
     [report, materialize] >> promote
     if pipeline.diagnostics:
         # Behind both arms, which the rest of the day waits for and which need the same pool.

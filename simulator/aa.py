@@ -28,9 +28,9 @@ from scipy import stats
 
 from components.errors import ConfigError
 from simulator import draws, inference
-from simulator.experiment import Segment
 from simulator.inference import Moments
 from simulator.metrics import GROUPS, METRICS, SEGMENTS, ArmSums, Metric, PairedSums
+from simulator.result import Segment
 
 FloatArray = NDArray[np.float64]
 Kind = Literal["split", "flips", "streams"]

@@ -11,10 +11,11 @@ from components.config import DecisionRule
 from simulator import inference
 from simulator.comparison import ARMS, Arms, Comparison, Design, estimate, joined, level_estimate, users_of
 from simulator.cuped import Covariates
-from simulator.experiment import Calibration, Interaction, MetricResult, Segment, Variant
+from simulator.experiment import Calibration, Interaction, MetricResult, Variant
 from simulator.inference import SampleRatio
 from simulator.metrics import GROUPS, INTERACTIONS, METRICS, OUTCOMES, SEGMENTS, Metric
 from simulator.response_data import ResponseData
+from simulator.result import Segment
 from simulator.variants import adjusted, largest_kept, resampled, winsorised
 
 FloatArray = NDArray[np.float64]
@@ -51,9 +52,22 @@ def metric_results(
             result = _result(metric, segment, members, rule)
             others = _variants(metric, members, rule, covariates=known, largest=largest)
             found.append(result.model_copy(update={"variants": others}))
+    return corrected(found, rule)
+
+
+def corrected(results: Sequence[MetricResult], rule: DecisionRule) -> tuple[MetricResult, ...]:
+    """Correct the p-values of differences for their number.
+
+    Args:
+        results: All metrics and segments of an experiment; an earlier correction is replaced.
+        rule: Holm's or Benjamini and Hochberg's method.
+
+    Returns:
+        The results with ``p_adjusted``, None where there is no p-value.
+    """
     adjust = inference.holm if rule.multiplicity == "holm" else inference.benjamini_hochberg
-    adjusted_p = adjust([r.difference.p_value for r in found])
-    return tuple(r.model_copy(update={"p_adjusted": p}) for r, p in zip(found, adjusted_p, strict=True))
+    p_values = adjust([r.difference.p_value for r in results])
+    return tuple(r.model_copy(update={"p_adjusted": p}) for r, p in zip(results, p_values, strict=True))
 
 
 def interactions(outcomes: pa.Table, rule: DecisionRule, design: Design = "paired") -> tuple[Interaction, ...]:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from components.errors import ConfigError
 from simulator import draws, inference
-from simulator.experiment import Estimate, Segment, Unit
+from simulator.experiment import Estimate
 from simulator.inference import Effect, Moments
 from simulator.metrics import GROUPS, ArmSums, Metric, PairedSums
+from simulator.result import Segment, Unit
 
 FloatArray = NDArray[np.float64]
 Design = Literal["paired", "split"]
@@ -140,9 +141,15 @@ def assign(outcomes: pa.Table, seed: int, treatment_share: float = 0.5) -> pa.Ta
     Returns:
         About half of the rows, in their order: the outcomes of a split design.
     """
-    treated = draws.uniform(seed, "arm", outcomes.column("user_id").to_numpy()) < treatment_share
+    mine = treated(outcomes.column("user_id").to_numpy(), seed, treatment_share)
     is_treatment = pc.equal(outcomes.column("arm"), "treatment").to_numpy(zero_copy_only=False)
-    return outcomes.filter(pa.array(treated == is_treatment))
+    return outcomes.filter(pa.array(mine == is_treatment))
+
+
+def treated(user_id: NDArray[np.int64], seed: int, treatment_share: float = 0.5) -> NDArray[np.bool_]:
+    """Bool [N]: whether users belong to the treatment of a split design (see ``assign``)."""
+    mine: NDArray[np.bool_] = draws.uniform(seed, "arm", user_id) < treatment_share
+    return mine
 
 
 def users_of(members: Sequence[Comparison]) -> int:

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from components.config import DecisionRule
 from simulator.comparison import ARMS, estimate, level_estimate
-from simulator.experiment import MetricResult, Segment
+from simulator.experiment import MetricResult
 from simulator.inference import Effect, from_se
 from simulator.metrics import GROUPS, SEGMENTS
+from simulator.result import Segment
 
 FloatArray = NDArray[np.float64]
 
@@ -45,6 +46,35 @@ CREATORS = pa.schema(
         pa.field("impressions", pa.float64(), nullable=False),
     ]
 )
+
+
+def shown_creators(
+    arm: str, group: NDArray[np.int8], bucket: NDArray[np.int64], creator: NDArray[np.int64], reached: FloatArray
+) -> pa.Table:
+    """Add up what an arm's sessions showed.
+
+    Args:
+        arm: "treatment" or "baseline".
+        group: int8 [S], the group of each session's user.
+        bucket: int64 [S], the bucket of each session's user.
+        creator: int64 [S, L], whose video stood in each slot; -1 where unknown or nothing was shown.
+        reached: float64 [S, L], how often the slot was reached.
+
+    Returns:
+        ``CREATORS``; impressions without a known creator are left out.
+    """
+    session, slot = np.nonzero((creator >= 0) & (reached > 0))
+    table = pa.table(
+        {
+            "arm": pa.array([arm] * len(session), pa.string()),
+            "group": group[session],
+            "bucket": bucket[session].astype(np.int32),
+            "creator_id": creator[session, slot],
+            "impressions": reached[session, slot],
+        },
+        schema=CREATORS,
+    )
+    return merge_creators([table])
 
 
 def merge_creators(parts: list[pa.Table]) -> pa.Table:

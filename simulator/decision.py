@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from components.config import DecisionRule
-from simulator.experiment import Decision, Estimate, MetricResult, Rung, Segment, Verdict
+from simulator.agreement import Agreement
+from simulator.experiment import Decision, Estimate, MetricResult, Rung, Verdict
 from simulator.inference import SampleRatio
+from simulator.result import Segment
 
 _SEGMENT_NAMES: dict[Segment, str] = {
     "all": "All users",
@@ -79,11 +81,14 @@ def _by_numbers(metrics: Sequence[MetricResult], rule: DecisionRule) -> Verdict:
     return Verdict(decision=decision, sentence=f"{sentence}: {decision}", reasons=(lead, *reasons))
 
 
-def trust_ladder() -> tuple[Rung, ...]:
-    """Rungs V1 to V6: none has been climbed for this version of the code, and a report must say so.
+def trust_ladder(agreement: Agreement | None = None) -> tuple[Rung, ...]:
+    """Rungs V1 to V6: what is not shown for this version of the code is missing, and a report must say so.
+
+    Args:
+        agreement: Rung V4 of the day, None where it was not computed.
 
     Returns:
-        The rungs in order, all missing.
+        The rungs in order.
     """
     rungs = (
         ("V1 A/A", "Does it find lifts where there are none?", "A/A runs of this simulator have not been made."),
@@ -105,7 +110,7 @@ def trust_ladder() -> tuple[Rung, ...]:
         (
             "V5 reference",
             "Do the estimators equal a public library's on its own data?",
-            "There are no replay estimators to compare with a public library.",
+            "No comparison with a public library has been recorded for this version.",
         ),
         (
             "V6 sensitivity",
@@ -113,7 +118,10 @@ def trust_ladder() -> tuple[Rung, ...]:
             "The leave model, the return model and the fusion weights have not been varied.",
         ),
     )
-    return tuple(Rung(name=name, question=text, state="missing", detail=detail) for name, text, detail in rungs)
+    found = [Rung(name=name, question=text, state="missing", detail=detail) for name, text, detail in rungs]
+    if agreement is not None:
+        found[3] = found[3].model_copy(update={"state": agreement.state, "detail": agreement.detail})
+    return tuple(found)
 
 
 def _guardrails(metrics: Sequence[MetricResult], rule: DecisionRule) -> tuple[list[str], bool, bool]:

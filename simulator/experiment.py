@@ -2,20 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from simulator.agreement import Agreement
+from simulator.offpolicy.record import OffPolicy
+from simulator.result import Result, Role, Segment, Unit
 
 SCHEMA_VERSION = 1
 
-Segment = Literal["all", "new", "low", "high"]
-Role = Literal["primary", "guardrail", "secondary"]
-Unit = Literal["s", "share", "pp", "percent", "count"]
 Decision = Literal["ship", "hold", "not enough evidence"]
-
-
-class Result(BaseModel):
-    """A frozen part of the result; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Estimate(Result):
@@ -208,6 +203,8 @@ class Experiment(Result):
     metrics: tuple[MetricResult, ...]
     interactions: tuple[Interaction, ...] = ()
     series: tuple[Series, ...] = ()
+    replay: OffPolicy | None = None
+    agreement: Agreement | None = None
     calibration: tuple[Calibration, ...] = ()
     session_depth: dict[str, tuple[int, ...]] = Field(
         default_factory=dict, description="Sessions by number of impressions shown (index 0 = one), per arm and 'log'"

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.feed.schema import BEHAVIOURS
-from simulator.experiment import Role, Segment, Unit
+from simulator.result import Role, Segment, Unit
 
 FloatArray = NDArray[np.float64]
 

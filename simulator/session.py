@@ -18,7 +18,6 @@ ids: shards are bit-equal to one process with the same number of threads, and me
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +25,12 @@ from numpy.typing import NDArray
 
 from components.errors import ConfigError
 from simulator import draws
-from simulator.appeal import Predictions, WatchScale
-from simulator.evidence import Evidence
+from simulator.appeal import Predictions
+from simulator.comparison import Design, treated
+from simulator.concentration import CREATORS, merge_creators, shown_creators
 from simulator.metrics import INTERACTIONS, OUTCOMES
-from simulator.response_data import Pairs
-from simulator.response_state import LEAVE_STATE, Centre, averaged, day_features, leave_state
+from simulator.responding import Responding
+from simulator.response_state import LEAVE_STATE, averaged, day_features, leave_state
 from simulator.serving import Ranking, Sessions, Showing, Videos, first_seen, repeats_of
 from simulator.walk import Habits, Prediction, Walkers, walk
 
@@ -46,53 +46,6 @@ _STOPS = (8, 18, 32)
 DEPTHS = pa.schema([("arm", pa.string()), ("impressions", pa.int32()), ("rollouts", pa.int64())])
 
 
-class Responding(Protocol):
-    """What the rollouts ask of a response model; ``response.ResponseModel`` is one."""
-
-    @property
-    def behaviours(self) -> tuple[str, ...]:
-        """Interactions that it predicts."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Ensemble members."""
-        ...
-
-    @property
-    def evidence(self) -> Evidence | None:
-        """What the log says of pairs."""
-        ...
-
-    def fold(self, user_id: IntArray) -> IntArray:
-        """int64 [N]: each user's fold."""
-        ...
-
-    def scales(self, member: int) -> tuple[WatchScale, ...]:
-        """Constants of the watch likelihood, one per fold."""
-        ...
-
-    def centre(self, member: int) -> Centre:
-        """Where a session's running averages begin."""
-        ...
-
-    def appeal(self, member: int, pairs: Pairs, evidence: FloatArray | None = None) -> Predictions:
-        """Stage 1 for N pairs."""
-        ...
-
-    def leave_terms(
-        self, member: int, fold: IntArray, group: NDArray[np.int8], user_features: NDArray[np.float32]
-    ) -> tuple[FloatArray, FloatArray]:
-        """Offset [N] and slopes [N, len(LEAVE_STATE)] of the logit of leaving."""
-        ...
-
-    def return_probability(
-        self, member: int, fold: IntArray, group: NDArray[np.int8], day: FloatArray
-    ) -> FloatArray | None:
-        """Probability [N] of being active on the next day."""
-        ...
-
-
 @dataclass(frozen=True)
 class RolloutSettings:
     """How often and how far sessions are rolled out.
@@ -101,11 +54,14 @@ class RolloutSettings:
         seed: Of every draw.
         rollouts: R, per session and ensemble member.
         max_slots: Longest session; longer ones are cut and counted as ``truncated``.
+        design: Both arms serve every user whatever it is; in the split design creators are counted over the users of
+            each arm alone (``comparison.assign``).
     """
 
     seed: int
     rollouts: int
     max_slots: int
+    design: Design = "paired"
 
 
 @dataclass(frozen=True)
@@ -115,10 +71,17 @@ class Rollouts:
     Attributes:
         outcomes: ``metrics.OUTCOMES``, by arm, member and user.
         depths: ``DEPTHS``: rolled-out sessions (over members and rollouts) by number of impressions.
+        creators: ``concentration.CREATORS``: impressions (over members and rollouts) of every creator.
     """
 
     outcomes: pa.Table
     depths: pa.Table
+    creators: pa.Table
+
+    @classmethod
+    def none(cls) -> "Rollouts":
+        """Of nobody."""
+        return cls(OUTCOMES.empty_table(), DEPTHS.empty_table(), CREATORS.empty_table())
 
 
 def bucket_of(user_id: IntArray) -> IntArray:
@@ -159,19 +122,16 @@ def rollout(
         settings: Seed, rollouts, longest session.
 
     Returns:
-        One row per arm, member and user, and the depths of the sessions.
+        One row per arm, member and user, the depths of the sessions, and whose videos were shown.
 
     Raises:
         ConfigError: When an arm's scores have another shape or a candidate's score is not finite.
     """
-    tables, depths = [OUTCOMES.empty_table()], [DEPTHS.empty_table()]
+    found = [Rollouts.none()]
     for rows in _blocks(sessions):
         block = sessions.select(rows)
-        for arm in sorted(arms):
-            for outcome, depth in _Block(block, videos, arm, arms[arm], model, settings).roll():
-                tables.append(outcome)
-                depths.append(depth)
-    return merge([Rollouts(pa.concat_tables(tables), pa.concat_tables(depths))])
+        found += [_Block(block, videos, arm, arms[arm], model, settings).roll() for arm in sorted(arms)]
+    return merge(found)
 
 
 def merge(parts: list[Rollouts]) -> Rollouts:
@@ -181,7 +141,7 @@ def merge(parts: list[Rollouts]) -> Rollouts:
         parts: Disjoint sets of users.
 
     Returns:
-        Rows by arm, member and user; depths added up. The same bytes however the users were sharded.
+        Rows by arm, member and user; depths and creators added up. The same bytes however the users were sharded.
     """
     by = [("arm", "ascending"), ("member", "ascending"), ("user_id", "ascending")]
     outcomes = pa.concat_tables([p.outcomes for p in parts]).sort_by(by).combine_chunks()
@@ -189,7 +149,8 @@ def merge(parts: list[Rollouts]) -> Rollouts:
         pa.concat_tables([p.depths for p in parts]).group_by(["arm", "impressions"]).aggregate([("rollouts", "sum")])
     )
     depths = depths.rename_columns(["arm", "impressions", "rollouts"]).select(DEPTHS.names)
-    return Rollouts(outcomes, depths.cast(DEPTHS).sort_by([("arm", "ascending"), ("impressions", "ascending")]))
+    depths = depths.cast(DEPTHS).sort_by([("arm", "ascending"), ("impressions", "ascending")])
+    return Rollouts(outcomes, depths, merge_creators([p.creators for p in parts]))
 
 
 def _blocks(sessions: Sessions) -> Iterator[IntArray]:
@@ -219,8 +180,8 @@ class _Block:
         self.showing = Showing.start(sessions, ranking, settings.max_slots, settings.seed)
         self.members = [_Member(sessions, model, settings, member) for member in range(model.size)]
 
-    def roll(self) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Outcomes and depths of every ensemble member."""
+    def roll(self) -> Rollouts:
+        """What every ensemble member's walkers did."""
         slots = self.settings.max_slots
         edges = [0, *(stop for stop in _STOPS if stop < slots), slots]
         for begin, end in pairwise(edges):
@@ -231,8 +192,9 @@ class _Block:
             self._predict(alive, begin, end)
             for member in self.members:
                 member.go_on(alive, self.showing.shown, begin, end)
-        for number, member in enumerate(self.members):
-            yield self._outcomes(number, member), self._depths(member)
+        outcomes = [self._outcomes(number, member) for number, member in enumerate(self.members)]
+        depths = [self._depths(member) for member in self.members]
+        return Rollouts(pa.concat_tables(outcomes), pa.concat_tables(depths), self._creators())
 
     def _predict(self, alive: IntArray, begin: int, end: int) -> None:
         shown = self.showing.shown[alive]
@@ -308,6 +270,18 @@ class _Block:
         depth, count = np.unique(member.walkers.depth, return_counts=True)
         names = pa.array([self.arm] * len(depth), pa.string())
         return pa.table([names, pa.array(depth, pa.int32()), count], schema=DEPTHS)
+
+    def _creators(self) -> pa.Table:
+        sessions, shown = self.sessions, self.showing.shown
+        # A walker of depth n has seen slots 0 to n - 1.
+        slots = np.arange(shown.shape[1])
+        reached = sum((m.walkers.depth[:, :, None] > slots).sum(axis=1) for m in self.members) * np.ones(shown.shape)
+        if self.settings.design == "split":
+            own = treated(sessions.user_id, self.settings.seed) == (self.arm == "treatment")
+            reached *= own[:, None]
+        _, first, at = np.unique(sessions.user_id, return_index=True, return_inverse=True)
+        creator = np.where(shown >= 0, self.videos.creator_id[shown], -1)
+        return shown_creators(self.arm, sessions.group[first][at], bucket_of(sessions.user_id), creator, reached)
 
 
 class _Member:

@@ -266,6 +266,9 @@ def test_only_simulate_is_mapped_and_nothing_reads_a_log_that_was_not_checked(se
     assert tasks["features"]["upstream"] == ["validate_log"]
     assert tasks["dataset"]["upstream"] == tasks["materialize"]["upstream"] == ["validate_features"]
     assert sorted(tasks["promote"]["upstream"]) == ["materialize", "report"]
+    # Replay holds the response model against the log, beside the rollouts.
+    assert sorted(tasks["replay"]["upstream"]) == ["respond", "train_baseline"]
+    assert sorted(tasks["analyse"]["upstream"]) == ["evaluate", "replay", "simulate"]
 
 
 def test_models_and_report_are_assets(seen: Seen) -> None:
@@ -313,7 +316,7 @@ def test_the_day_leaves_every_partition_in_the_lake(seen: Seen) -> None:
     assert {("examples", str(day)) for day in (*TRAINED, HELD)} <= set(data)
     assert {("sessions", str(HELD)), ("session_videos", str(HELD))} <= set(data)
     checked = {("validation_log", str(day)) for day in (*TRAINED, HELD, DAY)}
-    outputs = ["training_set", "model_treatment", "model_baseline", "evaluation", "response", "experiment"]
+    outputs = ["training_set", "model_treatment", "model_baseline", "evaluation", "response", "replay", "experiment"]
     outputs += [
         "diagnostics",
         "report",

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.experiment import Segment
 from simulator.metrics import GROUPS, SEGMENTS
 from simulator.offpolicy.estimators import ESTIMATORS, Limits, contrast, evaluate
 from simulator.offpolicy.record import ArmSessions, ArmWeights, Cell, Part, Role, Unit
@@ -20,6 +19,7 @@ from simulator.offpolicy.sessions import (
     evaluate_sessions,
 )
 from simulator.offpolicy.sums import ClusterSums, Shrinkage
+from simulator.result import Segment
 
 
 @dataclass(frozen=True)

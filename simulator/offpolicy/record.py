@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from simulator.experiment import Result, Segment
 from simulator.inference import Effect
 from simulator.offpolicy.estimators import Limits, Weights
 from simulator.offpolicy.sums import Shrinkage
+from simulator.result import Result, Segment
 
 SCHEMA_VERSION = 1
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from simulator.experiment import Result, Segment
+from simulator.result import Result, Segment
 
 SCHEMA_VERSION = 1
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from simulator.experiment import Segment
 from simulator.report import inside_charts, numbers
 from simulator.report.diagnostics import DiagnosedTask, Diagnostics, Gain, GateWeight, Overfitting
+from simulator.result import Segment
 
 # Segments as the figures write them, which have less room than tables.
 _SHORT: dict[Segment, str] = {"all": "all", "new": "new", "low": "low", "high": "high"}

@@ -2,7 +2,8 @@
 
 import math
 
-from simulator.experiment import Estimate, Unit
+from simulator.experiment import Estimate
+from simulator.result import Unit
 
 MINUS = "\N{MINUS SIGN}"
 # A number never parts from its unit at a line's end.

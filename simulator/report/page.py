@@ -7,10 +7,11 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from simulator.experiment import Estimate, Experiment, MetricResult, Quality, Role, Rung, Segment
+from simulator.experiment import Estimate, Experiment, MetricResult, Quality, Rung
 from simulator.report import charts, numbers
 from simulator.report.diagnostics import Diagnostics
 from simulator.report.inside import inside
+from simulator.result import Role, Segment
 
 _SEGMENTS: dict[Segment, str] = {
     "all": "All users",

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
-from simulator.experiment import Segment
 from simulator.report.diagnostics import CurvePoint, DiagnosedTask, Diagnostics, Gain, GateWeight, Overfitting
+from simulator.result import Segment
 
 TASKS = ("completion", "finish", "like")
 SEGMENTS: tuple[Segment, ...] = ("all", "new", "low", "high")

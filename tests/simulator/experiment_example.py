@@ -11,12 +11,10 @@ from simulator.experiment import (
     Lineage,
     MetricResult,
     Quality,
-    Role,
     Rung,
-    Segment,
-    Unit,
     Verdict,
 )
+from simulator.result import Role, Segment, Unit
 
 HOSTILE = "<script>alert(1)</script>"
 HOSTILE_ATTRIBUTE = '" onmouseover="alert(2)" x="'

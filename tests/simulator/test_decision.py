@@ -1,6 +1,7 @@
 import pytest
 
 from components.config import DecisionRule
+from simulator.agreement import Agreement
 from simulator.decision import decide, trust_ladder
 from simulator.experiment import Estimate, MetricResult, Rung, Variant
 from simulator.inference import sample_ratio
@@ -83,6 +84,14 @@ def test_the_ladder_claims_nothing():
     rungs = trust_ladder()
     assert [r.name[:2] for r in rungs] == ["V1", "V2", "V3", "V4", "V5", "V6"]
     assert {r.state for r in rungs} == {"missing"}
+
+
+def test_the_days_agreement_is_rung_v4():
+    rungs = trust_ladder(Agreement(day="2026-01-01", state="failed", detail="they disagree on seconds"))
+    assert {r.name: (r.state, r.detail) for r in rungs if r.state != "missing"} == {
+        "V4 agreement": ("failed", "they disagree on seconds")
+    }
+    assert decide(metrics(), RULE, rungs).reasons[-1] == "V4 agreement failed: they disagree on seconds"
 
 
 def test_a_sample_ratio_mismatch_holds_whatever_the_numbers_say():

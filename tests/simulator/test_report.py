@@ -14,9 +14,10 @@ from itertools import pairwise
 import matplotlib as mpl
 import pytest
 
-from simulator.experiment import Estimate, Experiment, Unit
+from simulator.experiment import Estimate, Experiment
 from simulator.report import numbers
 from simulator.report.page import render
+from simulator.result import Unit
 from tests.simulator.experiment_example import HOSTILE, HOSTILE_ATTRIBUTE, example, metric, without_new_users
 
 NBSP = numbers.SPACE
