@@ -77,7 +77,7 @@ def record(config: dict[str, Any], claims: list[Claim], rows: list[dict[str, Any
         except PackageNotFoundError:
             continue
     return Record(
-        machine=_machine(), versions=versions, commit=_commit(), config=config, claims=tuple(claims), rows=tuple(rows)
+        machine=machine(), versions=versions, commit=_commit(), config=config, claims=tuple(claims), rows=tuple(rows)
     )
 
 
@@ -108,7 +108,8 @@ def publish(result: Record, target: str | None) -> None:
         Path(target).write_text(result.json(), encoding="utf-8")
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Processor, cores, memory and system of this machine."""
     model = next(
         (
             line.split(":", 1)[1].strip()

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import stats
 
+from components.checks.rung import Found
 from components.checks.worlds import CALIBRATION, TEST, Size, WorldDay, world_day
 from components.steps import run_step
 from simulator import inference
@@ -119,6 +120,8 @@ def _estimated(day: WorldDay, names: tuple[str, ...]) -> dict[tuple[str, Metric]
     chosen = day.context.pipeline.simulator
     settings = RolloutSettings(chosen.seed, chosen.rollouts, chosen.max_slots)
     sessions = session_arrays(day.context, day.held, np.arange(day.held.sessions.num_rows))
+    for arm in arms.values():
+        arm.look_ahead(sessions.sets)
     rankings = {name: arm.ranking for name, arm in arms.items()}
     outcomes = rollout(sessions, day.videos, rankings, model, settings).outcomes
     found = {}
@@ -278,9 +281,7 @@ def summary(cells: Sequence[Cell], widening: float) -> list[dict[str, Any]]:
                     "mean_abs_lift": float(lift.mean()) if worlds else None,
                     "bias_share": share,
                     "bias_target": target,
-                    "rmse": float(np.sqrt(np.mean([((c.estimate or 0.0) - c.truth) ** 2 for c in known])))
-                    if known
-                    else None,
+                    "rmse": float(np.sqrt(np.mean(np.square(errors)))) if known else None,
                     "coverage_unwidened": _mean(plain),
                     "coverage": _mean(hits),
                     "coverage_target": COVERAGE_TARGET,
@@ -340,3 +341,49 @@ def _rank(cells: Sequence[Cell]) -> float:
 def _mean(values: Sequence[bool | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def check_truth(
+    notify: Callable[[int, int, str], None],
+    worlds: int,
+    calibration: int,
+    workers: int,
+    size: Size | None = None,
+) -> Found:
+    """Estimate lifts in worlds whose truth is known.
+
+    Args:
+        notify: Called with (done, total, what).
+        worlds: Worlds that are reported on.
+        calibration: Further worlds that the widening is calibrated on; 0 leaves the intervals as they are.
+        workers: Processes side by side.
+        size: How large the worlds are.
+
+    Returns:
+        The rung.
+    """
+    from components.checks.arms import LOGGED, ORACLES
+
+    size = size or Size()
+    names = (*LOGGED, *ORACLES)
+    widening = 1.0
+    if calibration:
+        widening = calibrate(run_worlds(seeds_of("calibration", calibration), size, LOGGED, workers, notify))
+    cells = run_worlds(seeds_of("test", worlds), size, names, workers, notify)
+    rows = summary(cells, widening)
+    failed = [row for row in rows if not row["passed"]]
+    words = ", ".join(
+        f"{row['metric'].replace('_', ' ')} of {row['segment']} users: bias {100 * row['bias']:+.1f} "
+        f"({100 * (row['bias_share'] or 0):+.0f} % of the mean lift), coverage {100 * (row['coverage'] or 0):.0f} %, "
+        f"rank correlation {row['rank_correlation']:.2f}"
+        for row in rows
+    )
+    sentence = (
+        f"{worlds} worlds of about {rows[0]['users_per_world']:.0f} users a day, intervals x {widening:.2f}: {words}."
+    )
+    if failed:
+        missed = ", ".join(f"{row['metric'].replace('_', ' ')} of {row['segment']} users" for row in failed)
+        sentence = f"Missed for {missed}. {sentence}"
+    config = {"size": asdict(size), "worlds": worlds, "calibration": calibration, "chances": len(CHANCES)}
+    facts = {"widening": widening, "by_arm": by_arm(cells), "cells": as_rows(cells)}
+    return Found("V3 known truth", "failed" if failed else "passed", sentence, config, rows, facts)

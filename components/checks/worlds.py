@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.config import Settings, load_pipeline
+from components.config import ModelRecipe, Settings, load_pipeline
 from components.context import Context
 from components.dataset import read_examples
 from components.feed.source import features_of
@@ -108,27 +108,56 @@ def world_day(seed: int, size: Size, settings: dict[str, object] | None = None) 
         The day; its lake holds log, features, training set and held-out sessions.
     """
     with TemporaryDirectory(prefix="mfh-check-") as folder:
-        home = Settings(home=Path(folder), lake="", lake_endpoint="", pipelines="", mlflow_uri="", feast_registry="")
-        pipeline = load_pipeline(write_pipeline(home, None, force=True))
-        first = pipeline.feed.first_day
-        day = first + timedelta(days=size.window_days + 1)
-        feed = pipeline.feed.model_copy(
-            update={
-                "seed": seed,
-                "users": size.users,
-                "new_users_per_day": size.new_users_per_day,
-                "videos": size.videos,
-                "new_videos_per_day": size.new_videos_per_day,
-                "last_day": day,
-            }
-        )
-        simulator = pipeline.simulator.model_copy(update=settings or {})
-        pipeline = pipeline.model_copy(update={"feed": feed, "simulator": simulator})
-        pipeline = pipeline.override({"window_days": size.window_days})
-        context = Context(pipeline, home)
+        context = world_context(seed, size, Path(folder), size.window_days + 2, settings)
+        day = context.pipeline.feed.first_day + timedelta(days=size.window_days + 1)
         for step in ("ingest", "features", "dataset"):
             run_step(context, step, day)
         yield _loaded(context, day)
+
+
+def home_in(folder: Path) -> Settings:
+    """Everything below one folder, whatever the environment says: a check never touches the user's lake."""
+    return Settings(home=folder, lake="", lake_endpoint="", pipelines="", mlflow_uri="", feast_registry="")
+
+
+def world_context(seed: int, size: Size, folder: Path, days: int, settings: dict[str, object] | None = None) -> Context:
+    """The pipeline of a small world, with a home of its own.
+
+    Args:
+        seed: The world's.
+        size: How large.
+        folder: Its home.
+        days: Days of the feed.
+        settings: Changes of the pipeline's simulator settings.
+
+    Returns:
+        The context.
+    """
+    home = home_in(folder)
+    pipeline = load_pipeline(write_pipeline(home, None, force=True))
+    feed = pipeline.feed.model_copy(
+        update={
+            "seed": seed,
+            "users": size.users,
+            "new_users_per_day": size.new_users_per_day,
+            "videos": size.videos,
+            "new_videos_per_day": size.new_videos_per_day,
+            "last_day": pipeline.feed.first_day + timedelta(days=days - 1),
+        }
+    )
+    simulator = pipeline.simulator.model_copy(update=settings or {})
+    pipeline = pipeline.model_copy(update={"feed": feed, "simulator": simulator, "sizes": _small(pipeline.sizes)})
+    return Context(pipeline.override({"window_days": size.window_days}), home)
+
+
+def _small(sizes: ModelRecipe) -> ModelRecipe:
+    """Networks of a quarter of the widths: a small world has a fifth of a day's rows, and a check trains five arms."""
+    return replace(
+        sizes,
+        level0_width=sizes.level0_width // 4,
+        level1=replace(sizes.level1, widths=tuple(width // 2 for width in sizes.level1.widths)),
+        deeper=replace(sizes.deeper, widths=tuple(width // 2 for width in sizes.deeper.widths)),
+    )
 
 
 def _loaded(context: Context, day: date) -> WorldDay:
