@@ -5,7 +5,8 @@ The response model looks back: it may use what a ranker of that morning could no
 - the completed production score of the pair, and the video's mean score (``scores``);
 - how *other* users watched the video, over all days: residuals of watching after what explains most of it, shrunk
   towards 0 by ``PRIOR`` pseudo-rows. The row's own user is always left out (leave-one-out, as in cross-fitting by
-  user), so that no user's outcome explains itself;
+  user), so that no user's outcome explains itself. Only the few coefficients of what explains most of it, and the
+  residuals' spread, are of all users;
 - the user's own past with the video's topic, from days before the session's.
 
 There is no embedding of a video: its evidence is an average with known shrinkage, which does not remember the noise
