@@ -23,6 +23,7 @@ from simulator.offpolicy.regression import fit
 from simulator.offpolicy.rounds import FloatArray, IntArray
 from simulator.policy import Fusion, Scorer
 from simulator.responding import Responding
+from simulator.response_data import Pairs
 from simulator.result import Unit
 
 # Candidates of all first slots at most; beyond, users are thinned.
@@ -154,22 +155,18 @@ def _expected(context: Context, held: Heldout, slots: LoggedSlots, model: Respon
         pairs = sessions.pairs(videos, at, video, np.zeros(len(at), dtype=np.float32))
         evidence = None if model.evidence is None else model.evidence.features(pairs)
         fold = model.fold(pairs.user_id)
-        members = [
-            _outcome(model.appeal(m, pairs, evidence), model.scales(m), fold, pairs.duration_s)
-            for m in range(model.size)
-        ]
+        members = [_outcome(model.appeal(m, pairs, evidence), model.scales(m), fold, pairs) for m in range(model.size)]
         found[begin:end] = np.mean(members, axis=0)
     return found
 
 
-def _outcome(
-    predicted: Predictions, scales: tuple[WatchScale, ...], fold: IntArray, duration_s: FloatArray
-) -> FloatArray:
+def _outcome(predicted: Predictions, scales: tuple[WatchScale, ...], fold: IntArray, pairs: Pairs) -> FloatArray:
     """float64 [M, len(COMPARED)]: expected seconds, as a walker draws them, and the probability of a skip."""
     seconds = np.empty(len(fold))
     for f, scale in enumerate(scales):
         mine = fold == f
         share = expected_share(predicted.log_share[mine], predicted.log_share_sd[mine], scale.cap_share)
-        kept = share * scale.duration(duration_s[mine]) * scale.level
+        duration = scale.duration(pairs.duration_s[mine])
+        kept = share * duration * scale.level(pairs.group[mine], duration)
         seconds[mine] = predicted.skip[mine] * scale.skip_s + (1 - predicted.skip[mine]) * kept
     return np.column_stack([seconds, predicted.skip])

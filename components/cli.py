@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from components import cli_bench, cli_model, cli_world
+from components import cli_bench, cli_check, cli_model, cli_world
 from components.config import PARAMS, Settings, find_pipeline
 from components.context import Context
 from components.days import day_range
@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 source_app = typer.Typer(no_args_is_help=True, help="Look at a feed's source.")
 app.add_typer(source_app, name="source")
 app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_check.app, name="check")
 app.add_typer(cli_model.app, name="model")
 app.command()(cli_world.world)
 

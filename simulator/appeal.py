@@ -56,18 +56,38 @@ class WatchScale:
         cap_share: Watching is capped at this multiple of the duration.
         skip_s: Mean seconds watched of a skipped video.
         typical_duration_s: The median; stands in for an unknown or zero duration.
-        level: Logged over expected seconds out of fold: the lognormal's mean made to fit the log.
+        knots: Log durations at which the levels are known.
+        levels: Per group and knot, logged over expected seconds of what is not skipped, out of fold: the lognormal's
+            mean made to fit the log of every group and length. Without it, arms that prefer long videos gain seconds
+            that nobody watched.
     """
 
     cap_share: float
     skip_s: float
     typical_duration_s: float
-    level: float = 1.0
+    knots: tuple[float, ...] = (0.0,)
+    levels: tuple[tuple[float, ...], ...] = ()
 
     def duration(self, duration_s: FloatArray) -> FloatArray:
         """float64 [N] durations in seconds with the unknown ones replaced."""
         known = np.isfinite(duration_s) & (duration_s > 0)
         return np.where(known, duration_s, self.typical_duration_s)
+
+    def level(self, group: NDArray[np.int8], duration_s: FloatArray) -> FloatArray:
+        """Factors of the seconds, linear between knots.
+
+        Args:
+            group: int8 [N].
+            duration_s: float64 [N], known durations.
+
+        Returns:
+            float64 [N]; 1 without levels.
+        """
+        found = np.ones(len(group))
+        for g, levels in enumerate(self.levels):
+            mine = group == g
+            found[mine] = np.interp(np.log(duration_s[mine]), self.knots, levels)
+        return found
 
 
 @dataclass(frozen=True)

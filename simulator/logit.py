@@ -93,24 +93,28 @@ def fit_group_logit(
     penalty[0] = _SHARED
     penalty[1:, 0] = _LEVEL
     penalty[0, 0] = 0.0
-    members = [np.flatnonzero(group == g) for g in range(groups)]
+    # One contiguous block per group: the loops below pass over the rows a dozen times.
+    members = [
+        (design[rows], weight[rows], outcome[rows].astype(np.float64))
+        for rows in (np.flatnonzero(group == g) for g in range(groups))
+    ]
     theta = np.zeros((groups + 1, width))
 
     def objective(value: FloatArray) -> float:
         total = 0.5 * float((penalty * value**2).sum())
-        for g, rows in enumerate(members):
-            eta = design[rows] @ (value[0] + value[1 + g])
-            total += float((weight[rows] * (np.logaddexp(0, eta) - outcome[rows] * eta)).sum())
+        for g, (x, w, y) in enumerate(members):
+            eta = x @ (value[0] + value[1 + g])
+            total += float((w * (np.logaddexp(0, eta) - y * eta)).sum())
         return total
 
     current = objective(theta)
     for _ in range(100):
         gradient = penalty * theta
         hessian = np.zeros((groups + 1, width, groups + 1, width))
-        for g, rows in enumerate(members):
-            p = expit(design[rows] @ (theta[0] + theta[1 + g]))
-            slope = design[rows].T @ (weight[rows] * (p - outcome[rows]))
-            curve = design[rows].T @ (design[rows] * (weight[rows] * p * (1 - p))[:, None])
+        for g, (x, w, y) in enumerate(members):
+            p = expit(x @ (theta[0] + theta[1 + g]))
+            slope = x.T @ (w * (p - y))
+            curve = x.T @ (x * (w * p * (1 - p))[:, None])
             for i in (0, 1 + g):
                 gradient[i] += slope
                 for j in (0, 1 + g):

@@ -22,10 +22,12 @@ recalibrating shift per member is computed over all.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from scipy.special import expit
 
@@ -231,7 +233,7 @@ class ResponseModel:
             The model; it predicts bit for bit what the saved one did.
 
         Raises:
-            BundleError: When a file or a tensor is missing or does not fit.
+            BundleError: When a file or a tensor is missing, damaged or does not fit.
         """
         try:
             tensors = load(files[_WEIGHTS])
@@ -245,7 +247,7 @@ class ResponseModel:
             return cls(
                 settings, tuple(facts["behaviours"]), facts["unfitted"], members, evidence, facts["return_reason"]
             )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise BundleError(f"the response model can not be read: {error!r}; fit it again") from error
 
 
@@ -277,6 +279,11 @@ def _stacked(
     return stacked, (fold * len(GROUPS) + group).astype(np.int64)
 
 
+def _load_scale(facts: dict[str, Any]) -> WatchScale:
+    levels = tuple(tuple(one) for one in facts["levels"])
+    return WatchScale(**(facts | {"knots": tuple(facts["knots"]), "levels": levels}))
+
+
 def _load_member(
     tensors: dict[str, torch.Tensor], m: int, folds: int, behaviours: int, facts: dict[str, object]
 ) -> Member:
@@ -295,7 +302,7 @@ def _load_member(
         networks=tuple(networks),
         leave=leave,
         returning=returning,
-        scale=tuple(WatchScale(**s) for s in facts["scale"]),  # type: ignore[attr-defined]
+        scale=tuple(_load_scale(s) for s in facts["scale"]),  # type: ignore[attr-defined]
         centre=Centre(np.array(facts["centre"][:-1]), facts["centre"][-1]),  # type: ignore[index]
         leave_fit=Recalibration(**facts["leave_fit"]),  # type: ignore[arg-type]
         return_fit=facts["return_fit"] and Recalibration(**facts["return_fit"]),  # type: ignore[arg-type]

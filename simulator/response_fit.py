@@ -1,6 +1,7 @@
 """Fits the response model: cross-fitted networks first, then leaving and returning on their predictions."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ from simulator.response_state import (
 
 # Larger weights would let a few rows rule the fit.
 _PROPENSITY_CAP = 10.0
+# Lengths at which seconds are calibrated, and the weight of the ratio over all, as a share of a cell's.
+_LENGTHS, _LEVEL_PRIOR = 6, 0.05
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,8 @@ def _fit_member(
         appeal[outside] = found.appeal
         mean = expected_share(found.log_share, found.log_share_sd, scale.cap_share) * seconds[outside]
         expected[outside] = np.where(skip[outside] == 1, 0.0, mean)
-    level = float((weight * (skip == 0)) @ data.watch_s / max(float(weight @ expected), 1e-9))
-    scales = [replace(scale, level=level) for scale in scales]
+    levels = _levels(data, expected, weight * (skip == 0), scales[0].duration(data.duration_s))
+    scales = [replace(scale, **levels) for scale in scales]
     seconds = scales[0].duration(data.duration_s)
     centre = Centre(appeal.mean(axis=0), float(watched_share(data.watch_s, seconds).mean()))
     state = leave_state(*session_states(data, appeal, seconds, centre))
@@ -194,6 +197,26 @@ def balanced(weight: FloatArray, group: NDArray[np.int8]) -> FloatArray:
     scaled = weight / np.where(total > 0, total, 1.0)[group]
     result: FloatArray = scaled / scaled.mean()
     return result
+
+
+def _levels(data: ResponseData, expected: FloatArray, weight: FloatArray, duration_s: FloatArray) -> dict[str, Any]:
+    """Logged over expected seconds by group and length, shrunk towards the ratio over all: ``WatchScale``'s fields."""
+    length = np.log(duration_s)
+    inside = weight > 0
+    edges = np.quantile(length[inside], np.linspace(0, 1, _LENGTHS + 1))
+    place = np.clip(np.searchsorted(edges, length, side="right") - 1, 0, _LENGTHS - 1)
+    bins = [np.flatnonzero(inside & (place == b)) for b in range(_LENGTHS)]
+    bins = [rows for rows in bins if len(rows)]
+    overall = float(weight @ data.watch_s) / max(float(weight @ expected), 1e-9)
+    prior = _LEVEL_PRIOR * float(weight @ expected) / len(bins) / len(GROUPS)
+    levels = [[overall] * len(bins) for _ in GROUPS]
+    for b, rows in enumerate(bins):
+        for g in range(len(GROUPS)):
+            mine = rows[data.group[rows] == g]
+            watched, foreseen = (float(weight[mine] @ column[mine]) for column in (data.watch_s, expected))
+            levels[g][b] = (watched + prior * overall) / max(foreseen + prior, 1e-9)
+    knots = [float(length[rows].mean()) for rows in bins]
+    return {"knots": tuple(knots), "levels": tuple(map(tuple, levels))}
 
 
 def _watch_scale(data: ResponseData, skip: NDArray[np.int8], rows: NDArray[np.int64]) -> WatchScale:

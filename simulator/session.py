@@ -288,7 +288,7 @@ class _Member:
     """One ensemble member's walkers over the S sessions of a block, and what it predicted of what they were shown."""
 
     def __init__(self, sessions: Sessions, model: Responding, settings: RolloutSettings, number: int) -> None:
-        self.seed = settings.seed
+        self.seed, self.group = settings.seed, sessions.group
         count, slots = len(sessions.user_id), settings.max_slots
         fold = model.fold(sessions.user_id)
         self.scales, self.fold, self.centre = model.scales(number), fold, model.centre(number)
@@ -297,7 +297,6 @@ class _Member:
         self.habits = Habits(
             skip_s=np.array([s.skip_s for s in self.scales])[fold],
             cap_share=np.array([s.cap_share for s in self.scales])[fold],
-            level=np.array([s.level for s in self.scales])[fold],
             by_share=self.slopes[:, share].copy(),
             by_log_seconds=self.slopes[:, log_seconds].copy(),
             by_minutes=self.slopes[:, minutes].copy(),
@@ -316,18 +315,19 @@ class _Member:
         self.walkers = Walkers.start(trajectory, self.centre.watched_share)
         width = len(self.centre.appeal)
         self.skip, self.log_share, self.log_share_sd = (np.zeros((count, slots)) for _ in range(3))
-        self.duration_s = np.ones((count, slots))
+        self.duration_s, self.level = np.ones((count, slots)), np.ones((count, slots))
         self.appeal = np.zeros((count, slots, width))
         self.interactions = np.zeros((count, slots, len(model.behaviours)))
         self._average = np.tile(self.centre.appeal, (count, 1))
 
     def learn(self, at: IntArray, slot: IntArray, found: Predictions, duration_s: FloatArray) -> None:
         """Take in predictions of N (session, slot) places."""
-        known = np.empty(len(at))
+        known, level = np.empty(len(at)), np.empty(len(at))
         for f, scale in enumerate(self.scales):
             mine = self.fold[at] == f
             known[mine] = scale.duration(duration_s[mine])
-        self.skip[at, slot], self.duration_s[at, slot] = found.skip, known
+            level[mine] = scale.level(self.group[at[mine]], known[mine])
+        self.skip[at, slot], self.duration_s[at, slot], self.level[at, slot] = found.skip, known, level
         self.log_share[at, slot], self.log_share_sd[at, slot] = found.log_share, found.log_share_sd
         self.appeal[at, slot], self.interactions[at, slot] = found.appeal, found.interactions
 
@@ -344,7 +344,12 @@ class _Member:
             leave[:, slot - begin] = total
         part = np.s_[rows, begin:end]
         prediction = Prediction(
-            self.skip[part], self.log_share[part], self.log_share_sd[part], self.duration_s[part], leave
+            self.skip[part],
+            self.log_share[part],
+            self.log_share_sd[part],
+            self.duration_s[part],
+            self.level[part],
+            leave,
         )
         walk(
             self.walkers,

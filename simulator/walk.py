@@ -26,6 +26,7 @@ class Prediction:
         log_share: float64 [S, B], mean of ln(seconds / duration) of what is not skipped.
         log_share_sd: float64 [S, B].
         duration_s: float64 [S, B], known durations.
+        level: float64 [S, B], factor of the seconds.
         leave: float64 [S, B], logit of leaving after the slot, as far as the watching does not change it.
     """
 
@@ -33,6 +34,7 @@ class Prediction:
     log_share: FloatArray
     log_share_sd: FloatArray
     duration_s: FloatArray
+    level: FloatArray
     leave: FloatArray
 
 
@@ -43,7 +45,6 @@ class Habits:
     Attributes:
         skip_s: float64 [S], seconds of a skipped video.
         cap_share: float64 [S], largest watched multiple of the duration.
-        level: float64 [S], factor of the seconds.
         by_share: float64 [S], what the running watched share adds to the logit of leaving, per unit.
         by_log_seconds: float64 [S], the same of ln(1 + seconds).
         by_minutes: float64 [S], the same of minutes.
@@ -51,7 +52,6 @@ class Habits:
 
     skip_s: FloatArray
     cap_share: FloatArray
-    level: FloatArray
     by_share: FloatArray
     by_log_seconds: FloatArray
     by_minutes: FloatArray
@@ -139,10 +139,10 @@ def walk(
         prediction.log_share,
         prediction.log_share_sd,
         prediction.duration_s,
+        prediction.level,
         prediction.leave,
         habits.skip_s,
         habits.cap_share,
-        habits.level,
         habits.by_share,
         habits.by_log_seconds,
         habits.by_minutes,
@@ -169,10 +169,10 @@ def _walk(
     log_share: FloatArray,
     log_share_sd: FloatArray,
     duration_s: FloatArray,
+    level: FloatArray,
     leave: FloatArray,
     skip_s: FloatArray,
     cap_share: FloatArray,
-    level: FloatArray,
     by_share: FloatArray,
     by_log_seconds: FloatArray,
     by_minutes: FloatArray,
@@ -203,7 +203,7 @@ def _walk(
                 else:
                     noise = gauss(unit(mixed(watch_key, slot)))
                     drawn = exp(min(log_share[m, b] + log_share_sd[m, b] * noise, _OVERFLOW))
-                    watched = min(drawn, cap_share[s]) * duration_s[m, b] * level[s]
+                    watched = min(drawn, cap_share[s]) * duration_s[m, b] * level[m, b]
                 seconds[s, r] += watched
                 now = min(watched / duration_s[m, b], 1.0)
                 share[s, r] = MEMORY * share[s, r] + (1.0 - MEMORY) * now

@@ -42,9 +42,7 @@ def backtests(notify: Notify, kuairand: Path | None, size: Size = SIZE) -> list[
         found = [_feed(context, "world", size.window_days, {"world_seed": WORLD_SEED, "size": asdict(size)}, notify)]
     if kuairand is not None:
         with TemporaryDirectory(prefix="mfh-check-") as folder:
-            home = Settings(
-                home=Path(folder), lake="", lake_endpoint="", pipelines="", mlflow_uri="", feast_registry=""
-            )
+            home = home_in(Path(folder))
             context = Context(load_pipeline(write_pipeline(home, str(kuairand), force=True)), home)
             found.append(_feed(context, "kuairand", FIT_DAYS, {}, notify))
     return found
