@@ -16,6 +16,8 @@ from simulator.serving import DAY_US, Sessions, Videos
 
 # Share of the training window's impressions that the head of the creators holds, and who trends.
 _HEAD_SHARE, _TRENDING = 0.8, 0.99
+# How often a set is drawn for a slot without a logged one, before the slot is given up.
+_BORROWINGS = 20
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def session_arrays(context: Context, held: Heldout, rows: NDArray[np.int64]) -> 
     """The simulator's view of some sessions.
 
     A slot offers what the log offered in it. A slot that the logged session did not reach offers the set of another
-    request of the day, drawn at random, as far as its videos were there when the session began.
+    request of the day, drawn at random, as far as its videos were there when the session began; a set of which
+    nothing was there is drawn again.
 
     Args:
         context: Pipeline and settings.
@@ -195,16 +198,27 @@ def _slot_sets(
     """int64 [S, max_slots, K]: logged candidate sets where there are, other requests' sets elsewhere."""
     requests, slots = held.requests, context.pipeline.simulator.max_slots
     assert requests is not None
-    session = held.sessions["session_id"].to_numpy()[rows]
-    luck = uniform(context.pipeline.simulator.seed, "borrowed set", session[:, None], np.arange(slots))
-    source = (luck * len(requests.slot)).astype(np.int64)
+    seed, session = context.pipeline.simulator.seed, held.sessions["session_id"].to_numpy()[rows]
     place = np.full(held.sessions.num_rows, -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
     mine = np.flatnonzero((place[requests.session_row] >= 0) & (requests.slot < slots))
-    source[place[requests.session_row[mine]], requests.slot[mine]] = mine
-    sets = requests.candidates[source]
-    there = held.uploaded_us[np.maximum(sets, 0)] <= started[:, None, None]
-    return np.where(there, sets, -1)
+    at, slot = place[requests.session_row[mine]], requests.slot[mine]
+    sets = np.full((len(rows), slots, requests.candidates.shape[1]), -1, dtype=np.int64)
+    sets[at, slot] = requests.candidates[mine]
+    unlogged = np.ones((len(rows), slots), dtype=bool)
+    unlogged[at, slot] = False
+    open_at, open_slot = np.nonzero(unlogged)
+    for attempt in range(_BORROWINGS):
+        if not len(open_at):
+            break
+        luck = uniform(seed, "borrowed set", session[open_at], open_slot, attempt)
+        found = requests.candidates[(luck * len(requests.slot)).astype(np.int64)]
+        there = held.uploaded_us[np.maximum(found, 0)] <= started[open_at, None]
+        sets[open_at, open_slot] = np.where(there, found, -1)
+        # A set of which nothing was there yet would end the session.
+        empty = (sets[open_at, open_slot] < 0).all(axis=1)
+        open_at, open_slot = open_at[empty], open_slot[empty]
+    return sets
 
 
 def video_arrays(context: Context, held: Heldout, train_days: list[date]) -> Videos:
@@ -279,18 +293,3 @@ def pair_context(
     age = np.where(uploaded < 0, np.nan, np.floor((started - uploaded) / DAY_US))
     log_age = pa.array(np.log1p(np.maximum(age, 0)).astype(np.float32), from_pandas=True)
     return session, video, table.select(["surface", "hour"]).append_column("log_video_age_days", log_age)
-
-
-def offered_pairs(held: Heldout, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Table]:
-    """``pair_context`` of every real (session, candidate) pair of ``held.offered``, in row-major order.
-
-    Args:
-        held: The held-out day.
-        rows: int64 [S], which sessions.
-
-    Returns:
-        As ``pair_context``.
-    """
-    at, slot = np.nonzero(held.offered[rows] >= 0)
-    version = held.sessions["version"].to_numpy().astype(np.int64)[rows[at]]
-    return pair_context(held, rows[at], held.offered[rows][at, slot] + version * len(held.ids))

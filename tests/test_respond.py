@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from components.context import Context
-from components.respond import numeric_columns, response_data
+from components.respond import logged_scores, newness, numeric_columns, response_data, topic_codes, topic_names
 from simulator.metrics import INTERACTIONS
 from simulator.response_data import ResponseData
 from tests.small_lake import Row, at, context_at, day_at, feature_columns, log_table, shown, write, write_day
@@ -17,14 +17,18 @@ from tests.small_lake import Row, at, context_at, day_at, feature_columns, log_t
 TENURE = 400
 
 
-def write_examples(context: Context, day: date, rows: Iterable[Row], order: list[int] | None = None) -> None:
-    """A day's log and its examples, in which every numeric input is a half."""
+def write_examples(
+    context: Context, day: date, rows: Iterable[Row], order: list[int] | None = None, **columns: list[str]
+) -> None:
+    """A day's log and its examples, in which every numeric input is a half; columns are in the log's order."""
     kept = list(rows)
     write_day(context, day, kept)
     table = log_table(kept)
     for entity in ("user", "video"):
         for name, column in feature_columns(entity, table.num_rows, 0.5):
             table = table.append_column(name, column)
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
     table = table.append_column("tenure_days", pa.array([TENURE] * table.num_rows, pa.int64()))
     for name in ("log_tenure_days", "log_video_age_days"):
         table = table.append_column(name, pa.array([1.5] * table.num_rows, pa.float32()))
@@ -104,15 +108,86 @@ def test_values_are_in_seconds_and_what_was_not_recorded_is_minus_one(context: C
 def test_features_are_numbers_and_no_id_is_among_them(context: Context) -> None:
     write_examples(context, day_at(0), [shown(1, 1, at(day_at(0), 9))])
     data = data_of(context, [0], until=0)
-    for entity, matrix, age in (
-        ("user", data.user_features, "log_tenure_days"),
-        ("video", data.video_features, "log_video_age_days"),
+    for entity, matrix, last in (
+        ("user", data.user_features, [1.5]),
+        # Behind a video's own inputs, its age, and whether an attribute of the user names its topic.
+        ("video", data.video_features, [1.5, 0.0]),
     ):
         names = numeric_columns(context, entity)  # type: ignore[arg-type]
-        assert matrix.shape == (1, len(names))
         assert matrix.dtype == np.float32
-        assert matrix[0].tolist() == [1.5 if name == age else 0.5 for name in names]
+        assert matrix[0].tolist() == [0.5] * (len(names) - 1) + last
         assert not [name for name in names if name.endswith("_id")]
+
+
+def test_of_a_videos_counters_only_its_exposure_is_read(context: Context) -> None:
+    names = numeric_columns(context, "video")
+    assert {name for name in names if name.startswith("video_impressions")} == {
+        f"video_impressions_{days}d" for days in (1, 3, 7, 14)
+    }
+    assert "video_duration_ms" in names
+    assert not [name for name in names if "rate" in name or "watch" in name]
+    assert [name for name in numeric_columns(context, "user") if "rate" in name], "a user's own habits are no leak"
+
+
+def test_topics_are_coded_alike_in_the_log_and_wherever_names_are_given(context: Context) -> None:
+    rows = [shown(1, video, at(day_at(0), 9, video)) for video in (1, 3, 12)]
+    write_examples(context, day_at(0), rows, video_topic=["t1", "t3", ""], user_plan=["t1", "t1", "t1"])
+    data = data_of(context, [0], until=0)
+    names = topic_names(context, day_at(0))
+    assert names == ("t1", "t2", "t3"), "of all videos known on the day, in order"
+    by_video = dict(zip(data.video_id.tolist(), data.topic.tolist(), strict=True))
+    assert by_video == {1: 0, 3: 2, 12: -1}
+    named = dict(zip(data.video_id.tolist(), data.video_features[:, -1].tolist(), strict=True))
+    assert named == {1: 1.0, 3: 0.0, 12: 0.0}
+    assert topic_codes(pa.chunked_array([["t2", None, "never"]]), names).tolist() == [1, -1, -1]
+
+
+def test_newness_fades_with_tenure_and_is_nothing_where_it_is_unknown(context: Context) -> None:
+    limit = context.pipeline.groups.new_tenure_days
+    tenure = pa.chunked_array([pa.array([0, limit, 3 * limit, -2, None], pa.int64())])
+    found = newness(context, tenure)
+    assert found.dtype == np.float32
+    assert found.tolist() == pytest.approx([1.0, np.exp(-2), np.exp(-6), 1.0, 0.0])
+
+
+def write_requests(context: Context, index: int, rows: list[Row]) -> None:
+    day = day_at(index)
+    write_day(context, day, [shown(1, 1, at(day, 9))], requests=rows)
+
+
+def asked(user: int, candidates: list[int], scores: list[float] | None) -> Row:
+    return {"session_id": user, "slot": 0, "user_id": user, "candidates": candidates, "scores": scores}
+
+
+def test_logged_scores_are_those_of_every_candidate_in_order_of_time(context: Context) -> None:
+    write_requests(context, 0, [asked(1, [10, 11], [0.5, 0.25]), asked(2, [12], None)])
+    write_day(context, day_at(1), [shown(1, 1, at(day_at(1), 9))])
+    write_requests(context, 2, [asked(2, [11, 13], [1.0, float("nan")]), asked(1, [], [])])
+    found = logged_scores(context, [day_at(0), day_at(1), day_at(2)])
+    assert found is not None
+    assert found.user_id.tolist() == [1, 1, 2, 2]
+    assert found.video_id.tolist() == [10, 11, 11, 13]
+    np.testing.assert_array_equal(found.score, [0.5, 0.25, 1.0, np.nan])
+
+
+def test_without_requests_or_scores_there_are_none(context: Context) -> None:
+    write_day(context, day_at(0), [shown(1, 1, at(day_at(0), 9))])
+    assert logged_scores(context, [day_at(0)]) is None
+    write_requests(context, 1, [asked(1, [10, 11], None)])
+    write_requests(context, 2, [])
+    assert logged_scores(context, [day_at(0), day_at(1), day_at(2)]) is None
+
+
+def test_the_newest_days_users_are_the_last_to_be_thinned(context: Context) -> None:
+    """Their sessions are rolled out: a hundred of them fit, so only others are left out."""
+    everybody, newest = range(400), range(300, 400)
+    write_examples(context, day_at(0), [shown(user, 1, at(day_at(0), 9)) for user in everybody])
+    write_examples(context, day_at(1), [shown(user, 1, at(day_at(1), 9)) for user in newest])
+    kept = set(data_of(context, [0, 1], until=1, rows=250).user_id.tolist())
+    assert kept >= set(newest)
+    assert len(kept) == 150
+    few = set(data_of(context, [0, 1], until=1, rows=60).user_id.tolist())
+    assert few < set(newest)
 
 
 def test_thinning_keeps_whole_users_and_about_the_rows_asked_for(context: Context) -> None:
