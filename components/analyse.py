@@ -81,6 +81,7 @@ def analyse(context: Context, day: date) -> StepResult:
         return_day=record["return_day"],
         design=design,
         confidence=rule.confidence,
+        multiplicity=rule.multiplicity,
         users=len(np.unique(data.user_id)),
         sessions=sessions.rows,
         rollouts=pipeline.simulator.rollouts,

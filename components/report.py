@@ -1,13 +1,19 @@
-"""Report step: the page of a day's experiment, beside its data."""
+"""Report step: the page of a day's experiment, beside its data.
+
+``report.html`` shows the running series too, which depends on the earlier days that the lake holds. It stands beside
+the manifest, outside the content hash; ``day.html`` is the same page of the day alone, whose bytes never vary.
+"""
 
 from datetime import date
 
 from components.context import Context, StepResult, inputs_of
 from components.errors import MissingPartitionError
+from components.partition import json_bytes
+from components.series import running_series
 from simulator.experiment import Experiment
 from simulator.report.diagnostics import Diagnostics
 
-PAGE = "report.html"
+PAGE, DAY_PAGE, SERIES = "report.html", "day.html", "series.json"
 
 
 def report(context: Context, day: date) -> StepResult:
@@ -28,11 +34,14 @@ def report(context: Context, day: date) -> StepResult:
     partition = context.runs.get("experiment", day)
     experiment = read_experiment(context, day)
     diagnostics, diagnosed = find_diagnostics(context, experiment)
-    page = render(experiment, diagnostics)
+    series = running_series(context, day)
+    page = render(experiment, diagnostics, series)
     with context.runs.write("report", day, context.pipeline.config_hash, inputs_of(partition) | diagnosed) as writer:
-        writer.text(PAGE, page)
+        writer.text(DAY_PAGE, render(experiment, diagnostics))
+        writer.aside[PAGE] = page.encode()
+        writer.aside[SERIES] = json_bytes([one.model_dump(mode="json") for one in series])
     found = context.runs.get("report", day)
-    facts = {"page": found.url(PAGE), "bytes": len(page.encode()), "diagnostics": diagnostics is not None}
+    facts = {"page": found.aside(PAGE), "bytes": len(page.encode()), "diagnostics": diagnostics is not None}
     return StepResult("report", day, inputs_of(found), facts)
 
 
@@ -88,9 +97,9 @@ def find_report(context: Context, day: date) -> str:
         day: Interval day.
 
     Returns:
-        Path inside the lake's file system.
+        Path inside the lake's file system: the page with the running series.
 
     Raises:
         MissingPartitionError: When there is none.
     """
-    return context.runs.get("report", day).url(PAGE)
+    return context.runs.get("report", day).aside(PAGE)

@@ -41,6 +41,9 @@ SCHEMA_VERSION = 1
 # The rule of the backtest (rung V2): what is wider than +-20 % shows nothing.
 LIMIT = 0.2
 
+# What people read for the rewards' names.
+_TITLES = {"watch_s": "seconds watched", "skip": "skips"}
+
 State = Literal["passed", "failed", "not powered", "missing"]
 
 
@@ -241,18 +244,22 @@ def _state(difference: Effect, level: float | None, limit: float) -> tuple[State
 def _verdict(cells: Sequence[AgreementCell], limit: float) -> tuple[State, str]:
     failed = [cell for cell in cells if cell.state == "failed"]
     if failed:
-        where = "; ".join(f"{c.reward} of {c.segment} users ({_words(c)})" for c in failed)
+        where = "; ".join(f"{_title(c)} of {c.segment} users ({_words(c)})" for c in failed)
         return "failed", f"In the first slot replay and the response model disagree on {where}."
     whole = [cell for cell in cells if cell.segment == "all"]
     weak = [cell for cell in whole if cell.state != "passed"]
     if weak:
-        where = "; ".join(f"{c.reward}: {c.reason}" for c in weak)
+        where = "; ".join(f"{_title(c)}: {c.reason}" for c in weak)
         return "not powered", f"The log can not tell whether replay and the response model agree. {where}."
-    where = "; ".join(f"{c.reward} ({_words(c)})" for c in whole)
+    where = "; ".join(f"{_title(c)} ({_words(c)})" for c in whole)
     return "passed", (
         f"In the first slot replay and the response model give the same difference of the arms, as far as intervals of "
         f"at most ±{100 * limit:g} % of the logged mean tell: {where}."
     )
+
+
+def _title(cell: AgreementCell) -> str:
+    return _TITLES.get(cell.reward, cell.reward)
 
 
 def _words(cell: AgreementCell) -> str:

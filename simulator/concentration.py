@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from components.config import DecisionRule
 from simulator.comparison import ARMS, estimate, level_estimate
 from simulator.experiment import MetricResult
-from simulator.inference import Effect, from_se
+from simulator.inference import Effect, detectable, from_se
 from simulator.metrics import GROUPS, SEGMENTS
 from simulator.result import Segment
 
@@ -112,6 +112,11 @@ def concentration_results(
         buckets = np.unique(table["bucket"].to_numpy())
         treatment, baseline = (_Indices.of(table.filter(pc.equal(table["arm"], arm)), buckets) for arm in ARMS)
         count = users.get(segment, 0)
+        apart = _jackknife(treatment.whole - baseline.whole, treatment.without - baseline.without, rule.confidence)
+        lift = _jackknife(
+            treatment.whole / baseline.whole - 1, treatment.without / baseline.without - 1, rule.confidence
+        )
+        smallest, smallest_lift = (detectable(one, rule.confidence) for one in (apart, lift))
         found.append(
             MetricResult(
                 name="creator_concentration",
@@ -122,19 +127,11 @@ def concentration_results(
                 users=count,
                 treatment=level_estimate(_jackknife(treatment.whole, treatment.without, rule.confidence), "share"),
                 baseline=level_estimate(_jackknife(baseline.whole, baseline.without, rule.confidence), "share"),
-                difference=estimate(
-                    _jackknife(treatment.whole - baseline.whole, treatment.without - baseline.without, rule.confidence),
-                    "pp",
-                    100.0,
-                ),
-                relative=estimate(
-                    _jackknife(
-                        treatment.whole / baseline.whole - 1, treatment.without / baseline.without - 1, rule.confidence
-                    ),
-                    "percent",
-                    100.0,
-                ),
+                difference=estimate(apart, "pp", 100.0),
+                relative=estimate(lift, "percent", 100.0),
                 exploratory=count < rule.min_users,
+                detectable=None if smallest is None else 100 * smallest,
+                detectable_percent=None if smallest_lift is None else 100 * smallest_lift,
             )
         )
     return tuple(found)

@@ -193,6 +193,7 @@ class Experiment(Result):
     return_day: str
     design: Literal["paired", "split"] = "paired"
     confidence: float
+    multiplicity: Literal["holm", "benjamini-hochberg"] = "holm"
     users: int
     sessions: int
     rollouts: int

@@ -40,7 +40,9 @@ class Knowing:
 
     def scales(self, member: int) -> tuple[WatchScale, ...]:
         # Members are off by as much to both sides: the mean is right.
-        return tuple(WatchScale(100.0, SKIPPED_MS / 1_000, 10.0, 0.9 + 0.2 * member) for _ in range(2))
+        return tuple(
+            WatchScale(100.0, SKIPPED_MS / 1_000, 10.0, (0.0,), ((0.9 + 0.2 * member,),) * 3) for _ in range(2)
+        )
 
     def centre(self, member: int) -> Centre:
         raise AssertionError("first slots have no state")

@@ -20,6 +20,7 @@ from components.config import MODEL_KINDS, Settings, load_pipeline
 from components.context import Context
 from components.days import day_range, midnight
 from components.lake import Lake, Partition
+from components.report import DAY_PAGE, find_report
 from components.steps import BY_NAME, STEPS
 from simulator.experiment import Experiment
 
@@ -361,9 +362,16 @@ def test_the_experiment_keeps_the_calendar_and_the_report_says_its_verdict(seen:
     assert [one.day for one in experiment.data] == [str(day) for day in (*TRAINED, HELD, DAY)]
     assert experiment.users > 0
     assert experiment.metrics
-    page = seen.context.runs.get("report", DAY).bytes("report.html").decode()
-    assert experiment.verdict.sentence in page
-    assert "Inside the models" in page
+    assert experiment.replay is not None
+    assert experiment.agreement is not None
+    assert {m.name for m in experiment.metrics} >= {"app_time", "trending_share", "creator_concentration"}
+    for page in (
+        seen.context.runs.get("report", DAY).bytes(DAY_PAGE).decode(),
+        Path(find_report(seen.context, DAY)).read_text(encoding="utf-8"),
+    ):
+        assert experiment.verdict.sentence in page
+        assert "Inside the models" in page
+        assert "What the log alone says" in page
 
 
 def test_a_day_without_earlier_days_fails_once_and_says_why(seen: Seen) -> None:

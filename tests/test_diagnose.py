@@ -16,7 +16,7 @@ from components.diagnose import LEAST_EPOCHS, diagnose
 from components.errors import MissingPartitionError
 from components.lake import Partition
 from components.models import bundle
-from components.report import find_diagnostics, report
+from components.report import DAY_PAGE, find_diagnostics, find_report, report
 from components.steps import BY_NAME, run_day
 from components.train import bundle_files, train
 from simulator.experiment import Experiment
@@ -231,7 +231,8 @@ def test_a_report_shows_the_diagnostics_of_its_treatment(context: Context) -> No
     result = report(context, DAY)
     assert result.facts["diagnostics"] is True
     partition = context.runs.get("report", DAY)
-    assert SECTION in partition.bytes("report.html").decode()
+    assert SECTION in partition.bytes(DAY_PAGE).decode()
+    assert SECTION in Path(find_report(context, DAY)).read_text()
     assert partition.manifest.inputs[f"diagnostics/{DAY}"] == context.runs.get("diagnostics", DAY).content_hash
 
 
@@ -245,7 +246,8 @@ def test_a_report_leaves_out_what_is_of_another_treatment(context: Context) -> N
     assert find_diagnostics(off, asked_for) == (None, {})
     assert report(off, DAY).facts["diagnostics"] is False
     page = off.runs.get("report", DAY)
-    assert SECTION not in page.bytes("report.html").decode()
+    assert SECTION not in page.bytes(DAY_PAGE).decode()
+    assert SECTION not in Path(find_report(off, DAY)).read_text()
     assert f"diagnostics/{DAY}" not in page.manifest.inputs
 
 

@@ -7,10 +7,12 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from simulator.experiment import Estimate, Experiment, MetricResult, Quality, Rung
+from simulator.experiment import Estimate, Experiment, MetricResult, Quality, Rung, Series
 from simulator.report import charts, numbers
 from simulator.report.diagnostics import Diagnostics
 from simulator.report.inside import inside
+from simulator.report.log_alone import ESTIMATORS, agreement_rows, replay_view
+from simulator.report.methods import method_groups, series_groups
 from simulator.result import Role, Segment
 
 _SEGMENTS: dict[Segment, str] = {
@@ -39,6 +41,7 @@ class Row:
         result: From the record.
         reason: When nothing of the row could be estimated, all for one reason: that reason.
         margin: The allowed worsening, formatted; None without a margin.
+        detectable: Smallest difference and lift that the test finds with 80 % power, formatted; empty where unknown.
         against_margin: Where the interval lies relative to the margin.
     """
 
@@ -46,6 +49,7 @@ class Row:
     reason: str | None
     margin: str | None
     against_margin: str | None
+    detectable: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -98,14 +102,17 @@ class Depths:
     chart: Markup | None
 
 
-def render(experiment: Experiment, diagnostics: Diagnostics | None = None) -> str:
+def render(
+    experiment: Experiment, diagnostics: Diagnostics | None = None, series: tuple[Series, ...] | None = None
+) -> str:
     """Write the report of one experiment.
 
     The same records give the same bytes.
 
     Args:
         experiment: The record of the experiment.
-        diagnostics: What is known of the inside of its treatment, None to leave that section out. Nothing else is read.
+        diagnostics: What is known of the inside of its treatment, None to leave that section out.
+        series: Running series up to the day, None to leave that section out. Nothing else is read.
 
     Returns:
         One self-contained HTML page without scripts, which loads nothing.
@@ -124,6 +131,12 @@ def render(experiment: Experiment, diagnostics: Diagnostics | None = None) -> st
             primary=_metric_groups(experiment.metrics, "primary", confidence),
             guardrails=_metric_groups(experiment.metrics, "guardrail", confidence),
             secondary=_metric_groups(experiment.metrics, "secondary", confidence),
+            methods=method_groups((m for m in experiment.metrics if m.role == "primary"), _SEGMENTS),
+            more_methods=method_groups((m for m in experiment.metrics if m.role != "primary"), _SEGMENTS),
+            replay=replay_view(experiment.replay) if experiment.replay else None,
+            estimators=ESTIMATORS,
+            agreement=agreement_rows(experiment.agreement) if experiment.agreement else (),
+            series=None if series is None else series_groups(series),
             calibration_titles={m.name: m.title for m in experiment.metrics},
             depths=_depths(experiment),
             quality=_quality(experiment.quality),
@@ -197,7 +210,13 @@ def _row(result: MetricResult) -> Row:
     reasons = {estimate.reason for estimate in estimates}
     nothing = all(estimate.value is None for estimate in estimates) and len(reasons) == 1
     margin = None if result.margin is None else numbers.number(result.margin, result.difference.unit)
-    return Row(result, numbers.not_estimable(reasons.pop()) if nothing else None, margin, _against_margin(result))
+    reason = numbers.not_estimable(reasons.pop()) if nothing else None
+    return Row(result, reason, margin, _against_margin(result), _detectable(result))
+
+
+def _detectable(result: MetricResult) -> tuple[str, ...]:
+    found = ((result.detectable, result.difference.unit), (result.detectable_percent, "percent"))
+    return tuple(numbers.number(value, unit) for value, unit in found if value is not None)  # type: ignore[arg-type]
 
 
 def _against_margin(result: MetricResult) -> str | None:

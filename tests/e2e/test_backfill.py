@@ -13,7 +13,7 @@ import pytest
 
 from components.days import day_range
 from components.lake import Partition
-from components.report import PAGE, read_experiment
+from components.report import find_report, read_experiment
 from components.window import train_days
 from deploy.local.client import DagRun
 from tests.e2e.conftest import BACKFILL_TIMEOUT_S, DAG_ID, DAYS, Running
@@ -97,7 +97,7 @@ def test_three_days_are_green_and_each_has_its_report(running: Running, backfill
         # At the first try: days that run side by side must not trip over each other.
         tasks = running.client.task_instances(DAG_ID, run.run_id)
         assert [task for task in tasks if (task.state, task.try_number) != ("success", 1)] == []
-        page = running.context.runs.get("report", day).bytes(PAGE).decode()
+        page = Path(find_report(running.context, day)).read_text(encoding="utf-8")
         assert read_experiment(running.context, day).verdict.sentence in page
 
 

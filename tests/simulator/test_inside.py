@@ -10,7 +10,8 @@ from simulator.report import numbers
 from simulator.report.diagnostics import Diagnostics
 from simulator.report.page import render
 from tests.simulator.diagnostics_example import GROUPS, NO_AUC, NO_RATIO, TASKS, diagnostics
-from tests.simulator.experiment_example import HOSTILE, example
+from tests.simulator.experiment_example import example
+from tests.simulator.hostile import HOSTILE
 from tests.simulator.test_report import Page
 
 NBSP = numbers.SPACE

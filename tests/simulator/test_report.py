@@ -7,8 +7,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -18,71 +16,21 @@ from simulator.experiment import Estimate, Experiment
 from simulator.report import numbers
 from simulator.report.page import render
 from simulator.result import Unit
-from tests.simulator.experiment_example import HOSTILE, HOSTILE_ATTRIBUTE, example, metric, without_new_users
+from tests.simulator.experiment_example import example, metric, without_new_users
+from tests.simulator.hostile import HOSTILE, HOSTILE_ATTRIBUTE
+from tests.simulator.log_example import series
+from tests.simulator.page_reader import Page, page, parsed, written
 
 NBSP = numbers.SPACE
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-VOID = {"meta", "br", "hr", "img", "input", "link", "base"}
-
-
-class Page(HTMLParser):
-    """What a browser would find: tags with attributes, text, and the text of every table row."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[str] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.style = ""
-        self.unbalanced: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.unbalanced.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self.open:
-            self.style += data
-            return
-        self.text += data
-        if "tr" in self.open:
-            self.rows[-1] += f"{data} "
-
-
-@cache
-def page() -> str:
-    return render(example())
-
-
-@cache
-def parsed() -> Page:
-    return Page(page())
-
-
-def written(estimate: Estimate, *, signed: bool = False) -> list[str]:
-    """Every text that an estimate has to leave in its table row."""
-    return [
-        text for text in (numbers.value(estimate, signed=signed), numbers.interval(estimate, signed=signed)) if text
-    ]
 
 
 def test_the_same_record_gives_the_same_bytes() -> None:
     code = (
         "import hashlib; from simulator.report.page import render;"
         "from tests.simulator.experiment_example import example;"
-        "print(hashlib.sha256(render(example()).encode()).hexdigest())"
+        "from tests.simulator.log_example import series;"
+        "print(hashlib.sha256(render(example(), series=series()).encode()).hexdigest())"
     )
     other = subprocess.run(
         [sys.executable, "-c", code],
@@ -91,13 +39,13 @@ def test_the_same_record_gives_the_same_bytes() -> None:
         text=True,
         check=True,
     )
-    assert render(example()) == page()
+    assert render(example(), series=series()) == page()
     assert other.stdout.strip() == hashlib.sha256(page().encode()).hexdigest()
 
 
 def test_the_readers_own_matplotlib_settings_change_nothing() -> None:
     with mpl.rc_context({"font.size": 31.0, "svg.fonttype": "path", "axes.grid": True}):
-        assert render(example()) == page()
+        assert render(example(), series=series()) == page()
         assert mpl.rcParams["font.size"] == 31.0
 
 
@@ -245,7 +193,7 @@ def test_a_screen_reader_finds_its_way() -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert count["svg"] == count["desc"] == 3
+    assert count["svg"] == count["desc"] == 4
     for _, attributes in tags:
         for name in ("aria-labelledby", "href", "xlink:href"):
             assert {(part or "").lstrip("#") for part in (attributes.get(name) or "").split()} <= set(ids)
@@ -270,22 +218,28 @@ def test_an_experiment_with_nothing_but_its_frame() -> None:
         "data": (),
         "caveats": (),
         "trust": (),
+        "interactions": (),
+        "replay": None,
+        "agreement": None,
     }
     found = Page(render(example().model_copy(update=bare)))
     assert not found.unbalanced
     assert sum("The record says nothing about this rung." in row for row in found.rows) == 6
     assert "The record has no primary metric." in found.text
+    assert "The record has no replay of the logged slots." in found.text
+    assert "The record does not compare them." in found.text
+    assert "Day after day" not in found.text
     render(example().model_copy(update={"session_depth": {"treatment": (), "log": ()}}))
 
 
 def test_the_page_is_small() -> None:
-    assert len(page().encode()) < 200_000
+    assert len(page().encode()) < 300_000
 
 
 def test_the_record_survives_json() -> None:
     again = Experiment.model_validate_json(example().model_dump_json())
     assert again == example()
-    assert render(again) == page()
+    assert render(again, series=series()) == page()
 
 
 @pytest.mark.parametrize(
