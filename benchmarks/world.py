@@ -9,7 +9,6 @@ Claims: ``world.written_per_s`` (two workers), ``world.one_worker_per_s``, ``wor
 ``world.memory_growth``, ``world.bytes_per_impression``, ``world.outcomes_s``.
 """
 
-import multiprocessing
 import os
 import re
 import shutil
@@ -17,7 +16,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,8 @@ def _claims(rows: list[dict[str, Any]], workers: int, outcomes_s: float) -> list
 
 def _measured(impressions: int, days: int, workers: int, folder: Path | None) -> dict[str, Any]:
     # A fresh process: its peak is that of this run, and threads do not survive a fork.
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_write, (impressions, days, workers, folder))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_write, impressions, days, workers, folder).result()
 
 
 def _write(impressions: int, days: int, workers: int, folder: Path | None) -> dict[str, Any]:

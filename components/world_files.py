@@ -85,8 +85,8 @@ def write_world(
         settings: The world.
         days: Days from its first one.
         out: Folder that is empty or not there.
-        shards: Blocks of users, each one file per day and table; None is one per 16,384 users, and at least one
-            per worker.
+        shards: Blocks of users, each one file per day and table; None is about one per 16,384 users, equally
+            many per worker.
         workers: Threads; None is one per core.
         force: Replace a world that lies in the folder; other files there are left alone.
         notify: Called with (done, total, what).
@@ -101,7 +101,8 @@ def write_world(
     began = time.perf_counter()
     threads = workers or os.cpu_count() or 1
     users = users_by(settings, days - 1)
-    count = min(users, shards or max(threads, -(-users // BLOCK_USERS)))
+    # A multiple of the threads, so that none of them is idle at the end.
+    count = min(users, shards or -(-users // (BLOCK_USERS * threads)) * threads)
     last_day = settings.first_day + timedelta(days=days - 1)
     world = World(settings)
     try:

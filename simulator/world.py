@@ -8,7 +8,8 @@ What happens in it (constants beside each mechanism in ``world_population``, ``w
   popularity weigh more for them, first impressions count for more, and they leave sooner. All of this fades with
   exp(-tenure / 10 days). Tastes drift slowly.
 - **Videos** have a latent position near their topic, quality, a lognormal length of 5 to 300 s and one of a
-  power law of creators. New ones join at the midnight after their upload; popularity fades with age.
+  power law of creators. New ones join at the midnight after their upload; popularity fades with age. What is offered
+  on the first day is equally good, long and well liked in every world, so that all seeds have the real feed's rates.
 - **The logging policy** draws a slot's candidates by popularity and freshness, and shows one by a softmax over a
   noisy score, or, in a share of slots, uniformly. Scores and mixture probabilities are logged. No video is shown
   twice in a session.
@@ -20,7 +21,8 @@ What happens in it (constants beside each mechanism in ``world_population``, ``w
   weekday, days of absence and habit, an average of daily satisfaction: so day d+1 depends on day d.
 
 Every number is a draw keyed by what it is for (``draws``): the same settings give the same world in any order, shard
-or process. Latent traits stay inside; ``outcomes`` and ``expected_satisfaction`` tell the truth to checks only.
+or process (``crowds`` are blocks of users that need each other for nothing). Latent traits stay inside; ``outcomes``
+and ``expected_satisfaction`` tell the truth to checks only.
 """
 
 from collections.abc import Iterator, Sequence
