@@ -150,7 +150,8 @@ def test_leave_terms_are_the_fits_own_logit(model, planted):
 
 def test_better_appeal_brings_users_back(model):
     group, fold = np.zeros(2, dtype=np.int8), np.zeros(2, dtype=np.int64)
-    day = np.array([[0.0, 0.0, 0.2, 0.0, 0.0, 4.0, 2.0], [0.0, 0.0, 1.2, 0.0, 0.0, 4.0, 2.0]])
+    day = np.zeros((2, 2 + len(DAY_STATE)))
+    day[:, 2 + DAY_STATE.index("kept_logit")] = [0.2, 1.2]
     back = model.return_probability(0, fold, group, day)
     assert back is not None
     assert back[1] > back[0] + 0.1
