@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components import __version__
+from components.checks.certificate import cited
 from components.config import Pipeline
 from components.context import Context, StepResult, inputs_of
 from components.covariates import covariates
@@ -70,7 +71,7 @@ def analyse(context: Context, day: date) -> StepResult:
     off_policy = _replay(context, day)
     replay = OffPolicy.model_validate(off_policy.json("replay.json"))
     agreement = Agreement.model_validate(off_policy.json("agreement.json"))
-    trust = trust_ladder(agreement)
+    trust = trust_ladder(cited(pipeline.simulator), agreement)
     data = response_data(context, [held], record["activity_threshold"], until=day)
     flags = logged_flags(context, held, data, record)
     logged = logged_outcomes(data, pipeline.feed.skip_below_ms / 1000, data.topic, **flags)

@@ -8,6 +8,16 @@ from simulator.experiment import Decision, Estimate, MetricResult, Rung, Verdict
 from simulator.inference import SampleRatio
 from simulator.result import Segment
 
+# The trust ladder: rung to the question that it answers.
+QUESTIONS = {
+    "V1 A/A": "Does it find lifts where there are none?",
+    "V2 backtest": "Simulating the logging policy, do the logged numbers come back?",
+    "V3 known truth": "In worlds whose true lift is known, does the interval cover it?",
+    "V4 agreement": "Do replay and rollouts agree where both can speak?",
+    "V5 reference": "Do the estimators equal a public library's on its own data?",
+    "V6 sensitivity": "Does the verdict survive other assumptions?",
+}
+
 _SEGMENT_NAMES: dict[Segment, str] = {
     "all": "All users",
     "new": "New users",
@@ -81,46 +91,24 @@ def _by_numbers(metrics: Sequence[MetricResult], rule: DecisionRule) -> Verdict:
     return Verdict(decision=decision, sentence=f"{sentence}: {decision}", reasons=(lead, *reasons))
 
 
-def trust_ladder(agreement: Agreement | None = None) -> tuple[Rung, ...]:
+def trust_ladder(certified: Sequence[Rung] = (), agreement: Agreement | None = None) -> tuple[Rung, ...]:
     """Rungs V1 to V6: what is not shown for this version of the code is missing, and a report must say so.
 
     Args:
-        agreement: Rung V4 of the day, None where it was not computed.
+        certified: What a certificate says of the rungs; those that it does not name are missing.
+        agreement: Rung V4 of the day, which goes before the certificate's; None where it was not computed.
 
     Returns:
         The rungs in order.
     """
-    rungs = (
-        ("V1 A/A", "Does it find lifts where there are none?", "A/A runs of this simulator have not been made."),
-        (
-            "V2 backtest",
-            "Simulating the logging policy, do the logged numbers come back?",
-            "No backtest on earlier days has been made; the calibration table of this report is not one.",
-        ),
-        (
-            "V3 known truth",
-            "In worlds whose true lift is known, does the interval cover it?",
-            "The interval's coverage in such worlds has not been measured; it may be too narrow.",
-        ),
-        (
-            "V4 agreement",
-            "Do replay and rollouts agree where both can speak?",
-            "There is no replay estimate to compare the rollouts with.",
-        ),
-        (
-            "V5 reference",
-            "Do the estimators equal a public library's on its own data?",
-            "No comparison with a public library has been recorded for this version.",
-        ),
-        (
-            "V6 sensitivity",
-            "Does the verdict survive other assumptions?",
-            "The leave model, the return model and the fusion weights have not been varied.",
-        ),
-    )
-    found = [Rung(name=name, question=text, state="missing", detail=detail) for name, text, detail in rungs]
-    if agreement is not None:
-        found[3] = found[3].model_copy(update={"state": agreement.state, "detail": agreement.detail})
+    known = {rung.name: rung for rung in certified}
+    found = [
+        known.get(name, Rung(name=name, question=question, state="missing", detail="This was not checked."))
+        for name, question in QUESTIONS.items()
+    ]
+    if agreement is not None and agreement.state != "missing":
+        day = {"state": agreement.state, "detail": agreement.detail}
+        found = [rung.model_copy(update=day) if rung.name == "V4 agreement" else rung for rung in found]
     return tuple(found)
 
 

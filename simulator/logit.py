@@ -14,8 +14,9 @@ FloatArray = NDArray[np.float64]
 MIN_EVENTS = 20
 
 # Variances of the Gaussian priors, as ridge penalties on standardised columns: shared slopes, a group's
-# deviation from them (new users may leave for other reasons, but borrow strength), a group's own level.
-_SHARED, _DEVIATION, _LEVEL = 1.0, 50.0, 0.01
+# deviation from them (new users may leave for other reasons, but borrow strength), the deviation of a slope that
+# the rollouts' contrasts rest on, a group's own level.
+_SHARED, _DEVIATION, _OWN, _LEVEL = 1.0, 50.0, 5.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def fit_group_logit(
     outcome: NDArray[np.int8],
     weight: FloatArray,
     groups: int,
+    own: int = 0,
 ) -> GroupLogit:
     """Maximum a posteriori fit by Newton's method with step halving.
 
@@ -77,6 +79,7 @@ def fit_group_logit(
         outcome: int8 [N], 0 or 1.
         weight: float64 [N], not negative.
         groups: G.
+        own: The last so many columns may differ more between groups.
 
     Returns:
         The fit, with coefficients on the features' own scale.
@@ -90,6 +93,7 @@ def fit_group_logit(
     design = np.column_stack([np.ones(len(features)), (features - centre) / spread])
     width = design.shape[1]
     penalty = np.full((groups + 1, width), _DEVIATION)
+    penalty[1:, width - own :] = _OWN
     penalty[0] = _SHARED
     penalty[1:, 0] = _LEVEL
     penalty[0, 0] = 0.0

@@ -24,6 +24,8 @@ from simulator.response import Member, ResponseModel, ResponseSettings, stage_1_
 from simulator.response_data import ResponseData
 from simulator.response_state import (
     APPEALS,
+    DAY_STATE,
+    LEAVE_STATE,
     Centre,
     day_rows,
     leave_state,
@@ -145,6 +147,7 @@ def _fit_member(
         weight=bootstrap,
         fold=fold,
         folds=settings.folds,
+        own=len(LEAVE_STATE),
     )
     returning, return_fit = None, None
     if with_return:
@@ -159,6 +162,7 @@ def _fit_member(
             weight=bootstrap[first],
             fold=fold[first],
             folds=settings.folds,
+            own=len(DAY_STATE),
         )
     return Member(tuple(networks), leave, returning, tuple(scales), centre, leave_fit, return_fit)
 
@@ -240,10 +244,11 @@ def _cross_fit(
     weight: FloatArray,
     fold: NDArray[np.int64],
     folds: int,
+    own: int,
 ) -> tuple[tuple[GroupLogit, ...], Recalibration]:
     fits, logits = [], np.zeros(len(outcome))
     for f in range(folds):
         rows = fold != f
-        fits.append(fit_group_logit(features[rows], group[rows], outcome[rows], weight[rows], len(GROUPS)))
+        fits.append(fit_group_logit(features[rows], group[rows], outcome[rows], weight[rows], len(GROUPS), own))
         logits[~rows] = fits[f].logit(features[~rows], group[~rows])
     return tuple(fits), recalibrate(logits, outcome)

@@ -29,8 +29,9 @@ LEAVE_STATE = (
     "minutes",
 )
 
-# Columns of the return model's features behind the user's own.
-DAY_STATE = (*APPEALS, "log_seconds", "log_impressions")
+# Columns of the return model's features behind the user's own. Seconds and impressions are not among them: in a log
+# they tell how pleased a user was, in a rollout they also tell how long the videos are that an arm likes to show.
+DAY_STATE = APPEALS
 
 
 @dataclass(frozen=True)
@@ -91,21 +92,17 @@ def user_state(user_features: NDArray[np.float32]) -> FloatArray:
     return np.nan_to_num(user_features.astype(np.float64))
 
 
-def day_features(
-    user_features: NDArray[np.float32], appeal: FloatArray, seconds: FloatArray, impressions: FloatArray
-) -> FloatArray:
+def day_features(user_features: NDArray[np.float32], appeal: FloatArray) -> FloatArray:
     """Features of the return model.
 
     Args:
         user_features: float32 [N, Fu], as of the day's first session.
         appeal: float64 [N, len(APPEALS)], mean predicted appeal of the day's impressions.
-        seconds: float64 [N], watched on the day.
-        impressions: float64 [N], seen on the day.
 
     Returns:
         float64 [N, Fu + len(DAY_STATE)].
     """
-    return np.column_stack([user_state(user_features), appeal, np.log1p(seconds), np.log1p(impressions)])
+    return np.column_stack([user_state(user_features), appeal])
 
 
 def session_states(
@@ -167,8 +164,7 @@ class DayRows:
         """
         count = np.diff(np.append(self.first, len(data.user_id))).astype(np.float64)
         mean = np.add.reduceat(appeal, self.first, axis=0) / count[:, None]
-        seconds = np.add.reduceat(data.watch_s, self.first)
-        return day_features(data.user_features[self.first], mean, seconds, count)
+        return day_features(data.user_features[self.first], mean)
 
 
 def day_rows(data: ResponseData) -> DayRows:

@@ -231,12 +231,7 @@ class _Block:
         impressions, seconds = day(walkers.depth.astype(np.float64)), day(walkers.seconds)
         mean_appeal = so_far(member.appeal) / impressions[:, :, None]
         again = np.repeat(np.arange(len(first)), walkers.depth.shape[1])
-        state = day_features(
-            sessions.user_features[first][again],
-            mean_appeal.reshape(len(again), -1),
-            seconds.ravel(),
-            impressions.ravel(),
-        )
+        state = day_features(sessions.user_features[first][again], mean_appeal.reshape(len(again), -1))
         group = sessions.group[first]
         returning = self.model.return_probability(number, self.model.fold(user_id)[again], group[again], state)
         topics = self._topics(shown)

@@ -111,7 +111,7 @@ def test_a_log_with_propensities_that_can_not_be_replayed_says_so(context: Conte
 
 def test_a_rung_of_the_day_does_not_stand_for_the_others(context: Context) -> None:
     agreed = Agreement(day=HELD.isoformat(), state="passed", detail="they agree")
-    found = _caveats(context, HELD, trust_ladder(agreed), estimated())
+    found = _caveats(context, HELD, trust_ladder(agreement=agreed), estimated())
     assert any("Neither A/A runs nor worlds of known truth" in one for one in found)
 
 

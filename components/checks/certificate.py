@@ -12,9 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from components.checks.rung import QUESTIONS, Found
+from components.checks.rung import Found
 from components.config import SimulatorSettings
 from components.errors import ConfigError
+from simulator.decision import QUESTIONS
 from simulator.experiment import Rung
 
 SCHEMA = 1

@@ -87,7 +87,7 @@ def test_the_ladder_claims_nothing():
 
 
 def test_the_days_agreement_is_rung_v4():
-    rungs = trust_ladder(Agreement(day="2026-01-01", state="failed", detail="they disagree on seconds"))
+    rungs = trust_ladder(agreement=Agreement(day="2026-01-01", state="failed", detail="they disagree on seconds"))
     assert {r.name: (r.state, r.detail) for r in rungs if r.state != "missing"} == {
         "V4 agreement": ("failed", "they disagree on seconds")
     }
