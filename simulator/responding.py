@@ -48,6 +48,17 @@ class Responding(Protocol):
         """Stage 1 for N pairs."""
         ...
 
+    def user_columns(
+        self,
+        member: int,
+        user_id: IntArray,
+        group: NDArray[np.int8],
+        newness: NDArray[np.float32],
+        user_features: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """What leaving and returning depend on of users [N, C]; the next two are given it."""
+        ...
+
     def leave_terms(
         self, member: int, fold: IntArray, group: NDArray[np.int8], user_features: NDArray[np.float32]
     ) -> tuple[FloatArray, FloatArray]:

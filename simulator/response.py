@@ -38,7 +38,8 @@ from simulator.evidence import Evidence
 from simulator.logit import GroupLogit, Recalibration
 from simulator.metrics import GROUPS
 from simulator.response_data import Pairs
-from simulator.response_state import Centre, user_state
+from simulator.response_state import Centre, user_columns, user_state
+from simulator.yardstick import Yardstick
 
 _WEIGHTS, _EVIDENCE, _SETTINGS = "response.safetensors", "evidence.safetensors", "response.json"
 
@@ -95,6 +96,7 @@ class ResponseModel:
         unfitted: Behaviours that it can not predict, each with the reason.
         members: The ensemble.
         evidence: What the log says of pairs.
+        yardstick: The videos by which users are compared.
         return_reason: Why there is no return model, None when there is one.
     """
 
@@ -103,6 +105,7 @@ class ResponseModel:
     unfitted: Mapping[str, str]
     members: tuple[Member, ...]
     evidence: Evidence
+    yardstick: Yardstick
     return_reason: str | None
 
     def fold(self, user_id: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -149,6 +152,29 @@ class ResponseModel:
         columns = [np.concatenate(column)[back] for column in zip(*(vars(p).values() for p in parts), strict=True)]
         return Predictions(*columns)
 
+    def user_columns(
+        self,
+        member: int,
+        user_id: NDArray[np.int64],
+        group: NDArray[np.int8],
+        newness: NDArray[np.float32],
+        user_features: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """What leaving and returning depend on of users: their features and the appeal of the yardstick for them.
+
+        Args:
+            member: Ensemble member.
+            user_id: int64 [N].
+            group: int8 [N].
+            newness: float32 [N].
+            user_features: float32 [N, Fu].
+
+        Returns:
+            float32 [N, Fu + 1], ``response_state.user_columns``.
+        """
+        pairs = self.yardstick.pairs(user_id, group, newness, user_features)
+        return user_columns(user_features, self.yardstick.mean(self.appeal(member, pairs).appeal))
+
     def leave_terms(
         self, member: int, fold: NDArray[np.int64], group: NDArray[np.int8], user_features: NDArray[np.float32]
     ) -> tuple[FloatArray, FloatArray]:
@@ -158,7 +184,7 @@ class ResponseModel:
             member: Ensemble member.
             fold: int64 [N], each user's fold.
             group: int8 [N].
-            user_features: float32 [N, Fu].
+            user_features: float32 [N, Fu + 1], ``user_columns``.
 
         Returns:
             Offset float64 [N], with what the user's own features add, and slopes float64 [N, len(LEAVE_STATE)].
@@ -178,7 +204,7 @@ class ResponseModel:
             member: Ensemble member.
             fold: int64 [N], each user's fold.
             group: int8 [N].
-            day: float64 [N, Fu + len(DAY_STATE)], rows of ``response_state.day_features``.
+            day: float64 [N, Fu + 1 + len(DAY_STATE)], rows of ``response_state.day_features``.
 
         Returns:
             float64 [N], or None without a return model.
@@ -215,7 +241,8 @@ class ResponseModel:
                 for member in self.members
             ],
         }
-        evidence = {name: torch.from_numpy(a.copy()) for name, a in self.evidence.save().items()}
+        looked_up = self.evidence.save() | {f"yardstick.{name}": a for name, a in self.yardstick.save().items()}
+        evidence = {name: torch.from_numpy(a.copy()) for name, a in looked_up.items()}
         return {
             _WEIGHTS: save(tensors),
             _EVIDENCE: save(evidence),
@@ -243,9 +270,17 @@ class ResponseModel:
                 _load_member(tensors, m, settings.folds, len(facts["behaviours"]), one)
                 for m, one in enumerate(facts["members"])
             )
-            evidence = Evidence.load({name: tensor.numpy() for name, tensor in load(files[_EVIDENCE]).items()})
+            arrays = {name: tensor.numpy() for name, tensor in load(files[_EVIDENCE]).items()}
+            prefix = "yardstick."
+            yardstick = Yardstick.load({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
             return cls(
-                settings, tuple(facts["behaviours"]), facts["unfitted"], members, evidence, facts["return_reason"]
+                settings,
+                tuple(facts["behaviours"]),
+                facts["unfitted"],
+                members,
+                Evidence.load(arrays),
+                yardstick,
+                facts["return_reason"],
             )
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise BundleError(f"the response model can not be read: {error!r}; fit it again") from error

@@ -17,22 +17,25 @@ from simulator.appeal import (
     log_share_of,
     predict,
 )
-from simulator.evidence import LoggedScores, gather
+from simulator.evidence import Evidence, LoggedScores, gather
 from simulator.logit import GroupLogit, Recalibration, fit_group_logit, recalibrate, too_few
 from simulator.metrics import GROUPS
 from simulator.response import Member, ResponseModel, ResponseSettings, stage_1_features
-from simulator.response_data import ResponseData
+from simulator.response_data import Pairs, ResponseData
 from simulator.response_state import (
     APPEALS,
     DAY_STATE,
     LEAVE_STATE,
     Centre,
+    day_features,
     day_rows,
     leave_state,
     session_states,
+    user_columns,
     user_state,
     watched_share,
 )
+from simulator.yardstick import Yardstick
 
 # Larger weights would let a few rows rule the fit.
 _PROPENSITY_CAP = 10.0
@@ -75,13 +78,16 @@ def fit_response(data: ResponseData, settings: ResponseSettings, scores: LoggedS
     for f in range(settings.folds):
         known = (days.returned >= 0) & (day_fold != f)
         return_reason = return_reason or too_few(days.returned[known])
-    evidence = gather(data, scores, settings.skip_below_s)
-    pair_evidence = evidence.features_of_log(data, settings.skip_below_s)
+    evidence, yardstick = gather(data, scores, settings.skip_below_s), Yardstick.of(data, settings.seed)
+    log = _Log(
+        data, evidence.features_of_log(data, settings.skip_below_s), skip, fold, *_measured(data, evidence, yardstick)
+    )
     members = tuple(
-        _fit_member(data, pair_evidence, skip, fold, settings, member=member, with_return=return_reason is None)
+        _fit_member(log, yardstick, settings, member=member, with_return=return_reason is None)
         for member in range(settings.ensemble)
     )
-    return ResponseFit(ResponseModel(settings, tuple(usable), unfitted, members, evidence, return_reason), None)
+    model = ResponseModel(settings, tuple(usable), unfitted, members, evidence, yardstick, return_reason)
+    return ResponseFit(model, None)
 
 
 def _behaviours(data: ResponseData, fold: NDArray[np.int64], folds: int) -> tuple[dict[str, int], dict[str, str]]:
@@ -97,16 +103,38 @@ def _behaviours(data: ResponseData, fold: NDArray[np.int64], folds: int) -> tupl
     return usable, unfitted
 
 
+@dataclass(frozen=True)
+class _Log:
+    """Ordered rows with what all members share.
+
+    Attributes:
+        data: The rows.
+        evidence: float64 [N, E].
+        skip: int8 [N].
+        fold: int64 [N].
+        compared: Every user-day with every video of the yardstick.
+        compared_evidence: float64 [D x R, E].
+    """
+
+    data: ResponseData
+    evidence: FloatArray
+    skip: NDArray[np.int8]
+    fold: NDArray[np.int64]
+    compared: Pairs
+    compared_evidence: FloatArray
+
+
+def _measured(data: ResponseData, evidence: Evidence, yardstick: Yardstick) -> tuple[Pairs, FloatArray]:
+    first = day_rows(data).first
+    pairs = yardstick.pairs(data.user_id[first], data.group[first], data.newness[first], data.user_features[first])
+    return pairs, evidence.features(pairs)
+
+
 def _fit_member(
-    data: ResponseData,
-    evidence: FloatArray,
-    skip: NDArray[np.int8],
-    fold: NDArray[np.int64],
-    settings: ResponseSettings,
-    *,
-    member: int,
-    with_return: bool,
+    log: _Log, yardstick: Yardstick, settings: ResponseSettings, *, member: int, with_return: bool
 ) -> Member:
+    data, evidence, skip, fold = log.data, log.evidence, log.skip, log.fold
+    days = day_rows(data)
     bootstrap = np.ones(len(skip))
     if settings.ensemble > 1:
         # Poisson(1) copies of every user: the bootstrap that needs no list of users (Chamandy et al. 2012).
@@ -117,6 +145,8 @@ def _fit_member(
     networks, scales = [], []
     appeal = np.zeros((len(skip), len(APPEALS)))
     expected = np.zeros(len(skip))
+    compared = np.zeros((len(log.compared.user_id), len(APPEALS)))
+    compared_fold = np.repeat(fold[days.first], len(yardstick.video_id))
     for f in range(settings.folds):
         inside, outside = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
         scale = _watch_scale(data, skip, inside)
@@ -135,13 +165,18 @@ def _fit_member(
         appeal[outside] = found.appeal
         mean = expected_share(found.log_share, found.log_share_sd, scale.cap_share) * seconds[outside]
         expected[outside] = np.where(skip[outside] == 1, 0.0, mean)
+        rows = np.flatnonzero(compared_fold == f)
+        seconds = scale.duration(log.compared.duration_s[rows])
+        features = stage_1_features(log.compared.select(rows), log.compared_evidence[rows], seconds)
+        compared[rows] = predict(networks[f], features, seconds, scale).appeal
     levels = _levels(data, expected, weight * (skip == 0), scales[0].duration(data.duration_s))
     scales = [replace(scale, **levels) for scale in scales]
     seconds = scales[0].duration(data.duration_s)
     centre = Centre(appeal.mean(axis=0), float(watched_share(data.watch_s, seconds).mean()))
     state = leave_state(*session_states(data, appeal, seconds, centre))
+    columns = user_columns(data.user_features[days.first], yardstick.mean(compared))
     leave, leave_fit = _cross_fit(
-        np.column_stack([user_state(data.user_features), state]),
+        np.column_stack([user_state(columns[days.of(len(skip))]), state]),
         data.group,
         data.left,
         weight=bootstrap,
@@ -151,10 +186,9 @@ def _fit_member(
     )
     returning, return_fit = None, None
     if with_return:
-        days = day_rows(data)
         known = np.flatnonzero(days.returned >= 0)
         first = days.first[known]
-        day = days.features(data, appeal)[known]
+        day = day_features(columns, days.mean(appeal))[known]
         returning, return_fit = _cross_fit(
             day,
             data.group[first],

@@ -87,8 +87,21 @@ def leave_state(position: FloatArray, appeal: FloatArray, watched_share: FloatAr
     ).astype(np.float64)
 
 
+def user_columns(user_features: NDArray[np.float32], compared: FloatArray) -> NDArray[np.float32]:
+    """What the leave and the return model know of a user.
+
+    Args:
+        user_features: float32 [N, Fu], as of the day's first session.
+        compared: float64 [N], appeal of the yardstick's videos for the user.
+
+    Returns:
+        float32 [N, Fu + 1].
+    """
+    return np.column_stack([user_features, compared.astype(np.float32)])
+
+
 def user_state(user_features: NDArray[np.float32]) -> FloatArray:
-    """float64 [N, Fu]: the user's own columns of the leave and the return model; unknown values count as 0."""
+    """float64 [N, Fu + 1]: ``user_columns`` as columns of a regression; unknown values count as 0."""
     return np.nan_to_num(user_features.astype(np.float64))
 
 
@@ -96,11 +109,11 @@ def day_features(user_features: NDArray[np.float32], appeal: FloatArray) -> Floa
     """Features of the return model.
 
     Args:
-        user_features: float32 [N, Fu], as of the day's first session.
+        user_features: float32 [N, Fu + 1], ``user_columns``.
         appeal: float64 [N, len(APPEALS)], mean predicted appeal of the day's impressions.
 
     Returns:
-        float64 [N, Fu + len(DAY_STATE)].
+        float64 [N, Fu + 1 + len(DAY_STATE)].
     """
     return np.column_stack([user_state(user_features), appeal])
 
@@ -152,19 +165,15 @@ class DayRows:
     first: NDArray[np.int64]
     returned: NDArray[np.int8]
 
-    def features(self, data: ResponseData, appeal: FloatArray) -> FloatArray:
-        """Features of the return model.
+    def of(self, rows: int) -> NDArray[np.int64]:
+        """int64 [rows]: the user-day of every ordered row."""
+        return np.searchsorted(self.first, np.arange(rows), side="right") - 1
 
-        Args:
-            data: Ordered rows that ``first`` points into.
-            appeal: float64 [N, len(APPEALS)], out-of-fold predicted appeal.
-
-        Returns:
-            float64 [D, Fu + len(DAY_STATE)].
-        """
-        count = np.diff(np.append(self.first, len(data.user_id))).astype(np.float64)
-        mean = np.add.reduceat(appeal, self.first, axis=0) / count[:, None]
-        return day_features(data.user_features[self.first], mean)
+    def mean(self, values: FloatArray) -> FloatArray:
+        """float64 [D, A]: mean over the rows of every user-day of values [N, A]."""
+        count = np.diff(np.append(self.first, len(values))).astype(np.float64)
+        result: FloatArray = np.add.reduceat(values, self.first, axis=0) / count[:, None]
+        return result
 
 
 def day_rows(data: ResponseData) -> DayRows:

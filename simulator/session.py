@@ -231,7 +231,7 @@ class _Block:
         impressions, seconds = day(walkers.depth.astype(np.float64)), day(walkers.seconds)
         mean_appeal = so_far(member.appeal) / impressions[:, :, None]
         again = np.repeat(np.arange(len(first)), walkers.depth.shape[1])
-        state = day_features(sessions.user_features[first][again], mean_appeal.reshape(len(again), -1))
+        state = day_features(member.user[first][again], mean_appeal.reshape(len(again), -1))
         group = sessions.group[first]
         returning = self.model.return_probability(number, self.model.fold(user_id)[again], group[again], state)
         topics = self._topics(shown)
@@ -287,7 +287,10 @@ class _Member:
         count, slots = len(sessions.user_id), settings.max_slots
         fold = model.fold(sessions.user_id)
         self.scales, self.fold, self.centre = model.scales(number), fold, model.centre(number)
-        self.offset, self.slopes = model.leave_terms(number, fold, sessions.group, sessions.user_features)
+        self.user = model.user_columns(
+            number, sessions.user_id, sessions.group, sessions.newness, sessions.user_features
+        )
+        self.offset, self.slopes = model.leave_terms(number, fold, sessions.group, self.user)
         share, log_seconds, minutes = (LEAVE_STATE.index(n) for n in ("watched_share", "log_seconds", "minutes"))
         self.habits = Habits(
             skip_s=np.array([s.skip_s for s in self.scales])[fold],

@@ -7,6 +7,7 @@ from typing import Any, Literal
 Notify = Callable[[int, int, str], None]
 State = Literal["passed", "failed", "not powered", "missing"]
 
+
 @dataclass(frozen=True)
 class Found:
     """One rung.

@@ -38,6 +38,9 @@ class Leaving:
         none = np.zeros(len(pairs.user_id))
         return Predictions(none, none, none + 0.1, np.zeros((len(none), 0)), np.zeros((len(none), len(APPEALS))))
 
+    def user_columns(self, member, user_id, group, newness, user_features):
+        return user_features
+
     def leave_terms(
         self, member: int, fold: NDArray[np.int64], group: NDArray[np.int8], user_features: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

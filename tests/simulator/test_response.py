@@ -125,10 +125,10 @@ def test_leaving_and_returning_are_calibrated(model):
 
 def test_the_effect_of_appeal_on_leaving_and_returning_is_not_attenuated(model):
     leave = np.mean(
-        [fit.coefficients[:, 3 + LEAVE_STATE.index("kept_logit")] for m in model.members for fit in m.leave]
+        [fit.coefficients[:, 4 + LEAVE_STATE.index("kept_logit")] for m in model.members for fit in m.leave]
     )
     assert leave == pytest.approx(-STAYS / KEEPS, rel=0.2)
-    back = np.mean([f.coefficients[:, 3 + DAY_STATE.index("kept_logit")] for m in model.members for f in m.returning])
+    back = np.mean([f.coefficients[:, 4 + DAY_STATE.index("kept_logit")] for m in model.members for f in m.returning])
     assert back == pytest.approx(RETURNS / KEEPS, rel=0.3)
 
 
@@ -140,18 +140,20 @@ def test_leave_terms_are_the_fits_own_logit(model, planted):
     rng = np.random.default_rng(0)
     rows = len(fold)
     state = leave_state(rng.integers(1, 20, rows).astype(float), rng.normal(size=(rows, 3)), *rng.random((2, rows)))
-    offset, slopes = model.leave_terms(1, fold, data.group, data.user_features)
+    user = model.user_columns(1, data.user_id, data.group, data.newness, data.user_features)
+    assert np.array_equal(user[:, :-1], data.user_features)
+    offset, slopes = model.leave_terms(1, fold, data.group, user)
     member = model.members[1]
     for row in range(rows):
-        features = np.concatenate([data.user_features[row].astype(float), state[row]])[None]
+        features = np.concatenate([user[row].astype(float), state[row]])[None]
         expected = member.leave[fold[row]].logit(features, data.group[row : row + 1])[0] + member.leave_fit.shift
         assert offset[row] + slopes[row] @ state[row] == pytest.approx(expected)
 
 
 def test_better_appeal_brings_users_back(model):
     group, fold = np.zeros(2, dtype=np.int8), np.zeros(2, dtype=np.int64)
-    day = np.zeros((2, 2 + len(DAY_STATE)))
-    day[:, 2 + DAY_STATE.index("kept_logit")] = [0.2, 1.2]
+    day = np.zeros((2, 3 + len(DAY_STATE)))
+    day[:, 3 + DAY_STATE.index("kept_logit")] = [0.2, 1.2]
     back = model.return_probability(0, fold, group, day)
     assert back is not None
     assert back[1] > back[0] + 0.1
@@ -205,10 +207,10 @@ def test_same_seed_same_model_and_saved_model_predicts_the_same(planted):
     for member in range(2):
         assert np.array_equal(one.appeal(member, pairs).appeal, back.appeal(member, pairs).appeal)
     fold = one.fold(data.user_id)
+    users = [m.user_columns(1, data.user_id, data.group, data.newness, data.user_features) for m in (one, back)]
+    assert np.array_equal(*users)
     for mine, other in zip(
-        one.leave_terms(1, fold, data.group, data.user_features),
-        back.leave_terms(1, fold, data.group, data.user_features),
-        strict=True,
+        one.leave_terms(1, fold, data.group, users[0]), back.leave_terms(1, fold, data.group, users[1]), strict=True
     ):
         assert np.array_equal(mine, other)
     assert back.centre(0).appeal.tolist() == one.centre(0).appeal.tolist()
@@ -241,7 +243,7 @@ def test_without_a_return_day_there_is_a_model_without_return(planted):
     assert fit.model is not None
     assert fit.model.return_reason == "0 of 0 rows are positive; at least 20 of both outcomes are needed"
     zeros = np.zeros(1, dtype=np.int8)
-    day = np.zeros((1, 2 + len(DAY_STATE)))
+    day = np.zeros((1, 3 + len(DAY_STATE)))
     assert fit.model.return_probability(0, zeros.astype(np.int64), zeros, day) is None
     assert fit.model.unfitted == {"dislike": "0 of 0 rows are positive; at least 20 of both outcomes are needed"}
 
