@@ -74,3 +74,31 @@ def train(
         raise typer.BadParameter(f"{batches!r} is no list of numbers") from error
     with progress() as notify:
         claims.publish(train.run(chosen, repeats, threads, notify), out)
+
+
+@app.command()
+def simulator(
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the walk and of the bootstrap.")] = 2,
+    sessions: Annotated[int, typer.Option(min=1_000, help="Sessions of the walk without scoring.")] = 100_000,
+    out: JsonOption = None,
+) -> None:
+    """How fast the simulator is: rollouts with and without scoring, the bootstrap, off-policy estimates."""
+    from benchmarks import claims, simulator
+
+    with progress() as notify:
+        claims.publish(simulator.run(repeats, threads, sessions, notify=notify), out)
+
+
+@app.command("world")
+def world_speed(
+    impressions: Annotated[int, typer.Option(min=10_000, help="Written to measure the speed.")] = 10_000_000,
+    largest: Annotated[int, typer.Option(min=10_000, help="Written once to measure memory.")] = 100_000_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 3,
+    out: JsonOption = None,
+) -> None:
+    """How fast the built-in world is written, and in how much memory."""
+    from benchmarks import claims, world
+
+    with progress() as notify:
+        claims.publish(world.run(impressions, largest, repeats=repeats, notify=notify), out)

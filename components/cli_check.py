@@ -6,7 +6,7 @@ The exit status is 1 when a rung failed. ``mfh check all`` writes the certificat
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -112,16 +112,36 @@ def everything(
         if open_bandit is not None:
             found.append(check_reference(open_bandit, open_bandit / "reference.json"))
         found.append(check_sensitivity(notify))
-    record = write(found, SimulatorSettings(), _machine(), out or CERTIFICATE)
+    _certify(write(found, SimulatorSettings(), machine_facts(), out or CERTIFICATE))
+
+
+@app.command()
+def certify(
+    records: Annotated[list[Path], typer.Argument(help="Records that single checks wrote with --json.")],
+    out: Annotated[Path | None, typer.Option("--json", help="File for the certificate.")] = None,
+) -> None:
+    """Put the records of single checks together, where all are of this very simulator."""
+    from components.checks.certificate import CERTIFICATE, read_records, write
+    from components.config import SimulatorSettings
+
+    settings = SimulatorSettings()
+    _certify(write(read_records(records, settings), settings, machine_facts(), out or CERTIFICATE))
+
+
+def _certify(record: dict[str, Any]) -> None:
     for one in record["rungs"]:
         typer.echo(f"{one['rung']}: {one['state']}. {one['sentence']}")
-    raise typer.Exit(1 if any(one.state == "failed" for one in found) else 0)
+    raise typer.Exit(1 if any(one["state"] == "failed" for one in record["rungs"]) else 0)
 
 
 def _one(out: str | None, check: Callable[[Notify], list[Found]]) -> None:
     with progress() as notify:
         found = check(notify)
-    text = json.dumps({**_machine(), "found": [one.record() for one in found]}, indent=1, default=str) + "\n"
+    from components.checks.certificate import simulator_hash
+    from components.config import SimulatorSettings
+
+    record = {"simulator": simulator_hash(SimulatorSettings()), **machine_facts()}
+    text = json.dumps(record | {"found": [one.record() for one in found]}, indent=1, default=str) + "\n"
     if out == "-":
         typer.echo(text)
     elif out is not None:
@@ -132,7 +152,8 @@ def _one(out: str | None, check: Callable[[Notify], list[Found]]) -> None:
     raise typer.Exit(1 if any(one.state == "failed" for one in found) else 0)
 
 
-def _machine() -> dict[str, object]:
+def machine_facts() -> dict[str, object]:
+    """Processor and versions, for records."""
     from importlib.metadata import version
 
     from benchmarks.claims import machine

@@ -90,7 +90,8 @@ def interactions(outcomes: pa.Table, rule: DecisionRule, design: Design = "paire
             continue
         one = [m.moments for m in arms.members(metric, segment)]
         rest = [joined(parts).moments for parts in zip(*(arms.members(metric, s) for s in others), strict=True)]
-        effect = inference.interaction(list(zip(one, rest, strict=True)), rule.confidence)
+        plain = inference.interaction(list(zip(one, rest, strict=True)), rule.confidence)
+        effect = inference.widened(plain, rule.widening, rule.confidence)
         found.append(
             Interaction(
                 metric=metric.name,
@@ -122,7 +123,8 @@ def power_notes(outcomes: pa.Table, rule: DecisionRule, design: Design = "paired
         for segment in dict.fromkeys((rule.primary_segment, "all")):
             moments = [m.moments for m in arms.members(metric, segment)]
             share = metric.unit == "share"
-            effect = (inference.difference if share else inference.relative)(moments, rule.confidence)
+            plain = (inference.difference if share else inference.relative)(moments, rule.confidence)
+            effect = inference.widened(plain, rule.widening, rule.confidence)
             smallest = inference.detectable(effect, rule.confidence)
             size = (
                 f"unknown ({effect.reason})" if smallest is None else f"{100 * smallest:.1f} {'pp' if share else '%'}"
@@ -308,8 +310,10 @@ def _result(metric: Metric, segment: Segment, members: Sequence[Comparison], rul
     arms = [m.arms for m in members]
     treatment = inference.level([pair[0] for pair in arms], rule.confidence)
     baseline = inference.level([pair[1] for pair in arms], rule.confidence)
-    difference = inference.difference(moments, rule.confidence)
-    relative = inference.relative(moments, rule.confidence)
+    difference, relative = (
+        inference.widened(effect(moments, rule.confidence), rule.widening, rule.confidence)
+        for effect in (inference.difference, inference.relative)
+    )
     smallest, smallest_lift = (inference.detectable(one, rule.confidence) for one in (difference, relative))
     return MetricResult(
         name=metric.name,

@@ -221,6 +221,22 @@ def from_se(value: float, se: float, df: float, confidence: float) -> Effect:
     return Effect(value, value - half, value + half, p, se, df)
 
 
+def widened(effect: Effect, factor: float, confidence: float) -> Effect:
+    """The effect with a larger standard error: what users and ensemble do not say of the response model's own error.
+
+    Args:
+        effect: An estimate.
+        factor: Of the standard error, at least 1; ``mfh check truth`` calibrates it in worlds of known truth.
+        confidence: Of the two-sided interval.
+
+    Returns:
+        The same value with interval and p-value of the larger error; an effect without an error stays as it is.
+    """
+    if effect.value is None or effect.se is None or effect.df is None or factor == 1.0:
+        return effect
+    return from_se(effect.value, effect.se * factor, effect.df, confidence)
+
+
 def detectable(effect: Effect, confidence: float, power: float = 0.8) -> float | None:
     """Smallest true effect that a two-sided test at ``confidence`` finds with probability ``power``.
 

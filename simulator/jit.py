@@ -8,12 +8,28 @@ Never ``fastmath``: sums keep their order, and a number does not depend on how t
 """
 
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
 
 import numba
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+
+
+def _stamp() -> str:
+    """Of all files with compiled functions: Numba watches a function's own file, not those of the ones it calls."""
+    digest = sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        text = path.read_bytes()
+        if b"@compiled" in text:
+            digest.update(sha256(text).digest())
+    return digest.hexdigest()[:16]
+
+
+_FOLDER = Path(numba.config.CACHE_DIR or Path(__file__).parent / "__pycache__")
+numba.config.CACHE_DIR = str(_FOLDER / f"compiled-{_stamp()}")
 
 
 def compiled(function: Callable[Given, Result]) -> Callable[Given, Result]:

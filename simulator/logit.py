@@ -15,8 +15,8 @@ MIN_EVENTS = 20
 
 # Variances of the Gaussian priors, as ridge penalties on standardised columns: shared slopes, a group's
 # deviation from them (new users may leave for other reasons, but borrow strength), the deviation of a slope that
-# the rollouts' contrasts rest on, a group's own level.
-_SHARED, _DEVIATION, _OWN, _LEVEL = 1.0, 50.0, 5.0, 0.01
+# the rollouts' contrasts rest on (a group's own estimate is mostly noise), a group's own level.
+_SHARED, _DEVIATION, _OWN, _LEVEL = 1.0, 50.0, 200.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def fit_group_logit(
         outcome: int8 [N], 0 or 1.
         weight: float64 [N], not negative.
         groups: G.
-        own: The last so many columns may differ more between groups.
+        own: The last so many columns may differ less between groups.
 
     Returns:
         The fit, with coefficients on the features' own scale.

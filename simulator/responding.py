@@ -50,7 +50,6 @@ class Responding(Protocol):
 
     def user_columns(
         self,
-        member: int,
         user_id: IntArray,
         group: NDArray[np.int8],
         newness: NDArray[np.float32],

@@ -154,7 +154,6 @@ class ResponseModel:
 
     def user_columns(
         self,
-        member: int,
         user_id: NDArray[np.int64],
         group: NDArray[np.int8],
         newness: NDArray[np.float32],
@@ -163,17 +162,18 @@ class ResponseModel:
         """What leaving and returning depend on of users: their features and the appeal of the yardstick for them.
 
         Args:
-            member: Ensemble member.
             user_id: int64 [N].
             group: int8 [N].
             newness: float32 [N].
             user_features: float32 [N, Fu].
 
         Returns:
-            float32 [N, Fu + 1], ``response_state.user_columns``.
+            float32 [N, Fu + 1], ``response_state.user_columns``; the appeal is the mean over members.
         """
         pairs = self.yardstick.pairs(user_id, group, newness, user_features)
-        return user_columns(user_features, self.yardstick.mean(self.appeal(member, pairs).appeal))
+        evidence = self.evidence.features(pairs)
+        appeal = np.mean([self.appeal(m, pairs, evidence).appeal for m in range(self.size)], axis=0)
+        return user_columns(user_features, self.yardstick.mean(appeal))
 
     def leave_terms(
         self, member: int, fold: NDArray[np.int64], group: NDArray[np.int8], user_features: NDArray[np.float32]

@@ -11,6 +11,7 @@ from simulator import draws
 from simulator.appeal import (
     FloatArray,
     Inputs,
+    Network,
     WatchScale,
     expected_share,
     fit_network,
@@ -41,6 +42,8 @@ from simulator.yardstick import Yardstick
 _PROPENSITY_CAP = 10.0
 # Lengths at which seconds are calibrated, and the weight of the ratio over all, as a share of a cell's.
 _LENGTHS, _LEVEL_PRIOR = 6, 0.05
+# The column of appeal that speaks of liking, and the least that it is trusted: noise beyond would be invented.
+_LIKING, _LEAST_RELIABLE = APPEALS.index("kept_logit"), 0.4
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,18 @@ def fit_response(data: ResponseData, settings: ResponseSettings, scores: LoggedS
     log = _Log(
         data, evidence.features_of_log(data, settings.skip_below_s), skip, fold, *_measured(data, evidence, yardstick)
     )
+    drafts = [_train(log, yardstick, settings, member) for member in range(settings.ensemble)]
+    # Leaving and returning read the mean over members: a single network's error would attenuate the effect of appeal.
+    appeal = np.mean([draft.appeal for draft in drafts], axis=0)
+    compared = np.mean([draft.compared for draft in drafts], axis=0)
+    trust = reliability(
+        np.array([days.mean(draft.appeal)[:, _LIKING] - draft.compared for draft in drafts]),
+        user_state(user_columns(data.user_features[days.first], compared)),
+        data.group[days.first],
+    )
     members = tuple(
-        _fit_member(log, yardstick, settings, member=member, with_return=return_reason is None)
-        for member in range(settings.ensemble)
+        _finish(log, draft, appeal, compared, settings, trust=trust if return_reason is None else None)
+        for draft in drafts
     )
     model = ResponseModel(settings, tuple(usable), unfitted, members, evidence, yardstick, return_reason)
     return ResponseFit(model, None)
@@ -130,9 +142,26 @@ def _measured(data: ResponseData, evidence: Evidence, yardstick: Yardstick) -> t
     return pairs, evidence.features(pairs)
 
 
-def _fit_member(
-    log: _Log, yardstick: Yardstick, settings: ResponseSettings, *, member: int, with_return: bool
-) -> Member:
+@dataclass(frozen=True)
+class _Draft:
+    """A member after stage 1.
+
+    Attributes:
+        networks: One per fold.
+        scales: One per fold.
+        bootstrap: float64 [N], copies of each row's user.
+        appeal: float64 [N, A], out of fold.
+        compared: float64 [D], out of fold, each user-day's appeal of the yardstick.
+    """
+
+    networks: tuple[Network, ...]
+    scales: tuple[WatchScale, ...]
+    bootstrap: FloatArray
+    appeal: FloatArray
+    compared: FloatArray
+
+
+def _train(log: _Log, yardstick: Yardstick, settings: ResponseSettings, member: int) -> _Draft:
     data, evidence, skip, fold = log.data, log.evidence, log.skip, log.fold
     days = day_rows(data)
     bootstrap = np.ones(len(skip))
@@ -171,12 +200,30 @@ def _fit_member(
         compared[rows] = predict(networks[f], features, seconds, scale).appeal
     levels = _levels(data, expected, weight * (skip == 0), scales[0].duration(data.duration_s))
     scales = [replace(scale, **levels) for scale in scales]
+    return _Draft(tuple(networks), tuple(scales), bootstrap, appeal, yardstick.mean(compared))
+
+
+def _finish(
+    log: _Log,
+    draft: _Draft,
+    appeal: FloatArray,
+    compared: FloatArray,
+    settings: ResponseSettings,
+    *,
+    trust: FloatArray | None,
+) -> Member:
+    """Stage 2 of a member, on its own bootstrap of the users and the appeal that all members agree on.
+
+    Without ``trust`` (``reliability``, float64 [G]) there is no return model.
+    """
+    data, fold, bootstrap, scales = log.data, log.fold, draft.bootstrap, draft.scales
+    days = day_rows(data)
     seconds = scales[0].duration(data.duration_s)
     centre = Centre(appeal.mean(axis=0), float(watched_share(data.watch_s, seconds).mean()))
     state = leave_state(*session_states(data, appeal, seconds, centre))
-    columns = user_columns(data.user_features[days.first], yardstick.mean(compared))
+    columns = user_columns(data.user_features[days.first], compared)
     leave, leave_fit = _cross_fit(
-        np.column_stack([user_state(columns[days.of(len(skip))]), state]),
+        np.column_stack([user_state(columns[days.of(len(fold))]), state]),
         data.group,
         data.left,
         weight=bootstrap,
@@ -185,7 +232,7 @@ def _fit_member(
         own=len(LEAVE_STATE),
     )
     returning, return_fit = None, None
-    if with_return:
+    if trust is not None:
         known = np.flatnonzero(days.returned >= 0)
         first = days.first[known]
         day = day_features(columns, days.mean(appeal))[known]
@@ -197,8 +244,9 @@ def _fit_member(
             fold=fold[first],
             folds=settings.folds,
             own=len(DAY_STATE),
+            trust=trust,
         )
-    return Member(tuple(networks), leave, returning, tuple(scales), centre, leave_fit, return_fit)
+    return Member(draft.networks, leave, returning, scales, centre, leave_fit, return_fit)
 
 
 def inverse_propensity(propensity: FloatArray) -> FloatArray:
@@ -235,6 +283,52 @@ def balanced(weight: FloatArray, group: NDArray[np.int8]) -> FloatArray:
     scaled = weight / np.where(total > 0, total, 1.0)[group]
     result: FloatArray = scaled / scaled.mean()
     return result
+
+
+def reliability(contrast: FloatArray, columns: FloatArray, group: NDArray[np.int8]) -> FloatArray:
+    """How much of the variation in predicted appeal is signal: the factor by which its effect is attenuated.
+
+    Members differ by a bootstrap of the users, so their spread s^2 is also that of the networks themselves; the mean of
+    M members carries noise of about s^2 (1 + 1/M). With V the variance that the other columns leave, the reliability
+    is 1 - s^2 (1 + 1/M) / V (Carroll, Ruppert, Stefanski and Crainiceanu, Measurement Error in Nonlinear Models, 2006,
+    chapter 3).
+
+    Args:
+        contrast: float64 [M, D], each member's mean appeal of a user-day, less its appeal of the yardstick.
+        columns: float64 [D, C], what else the return model knows of the user.
+        group: int8 [D].
+
+    Returns:
+        float64 [G], between ``_LEAST_RELIABLE`` and 1; 1 for one member, which says nothing of its own error.
+    """
+    found = np.ones(len(GROUPS))
+    members = len(contrast)
+    if members < 2:
+        return found
+    for g in range(len(GROUPS)):
+        rows = np.flatnonzero(group == g)
+        design = np.column_stack([np.ones(len(rows)), columns[rows]])
+        if len(rows) <= 2 * design.shape[1]:
+            continue
+        mean = contrast[:, rows].mean(axis=0)
+        left = mean - design @ np.linalg.lstsq(design, mean, rcond=None)[0]
+        spread = float(left @ left) / (len(rows) - design.shape[1])
+        noise = float(contrast[:, rows].var(axis=0, ddof=1).mean()) * (1 + 1 / members)
+        found[g] = np.clip(1 - noise / spread, _LEAST_RELIABLE, 1.0) if spread > 0 else 1.0
+    return found
+
+
+def _disattenuated(fit: GroupLogit, features: FloatArray, group: NDArray[np.int8], trust: FloatArray) -> GroupLogit:
+    """The fit with the effect of appeal divided by its reliability, and the same logits at each group's mean appeal."""
+    column = features.shape[1] - len(DAY_STATE) + _LIKING
+    coefficients = fit.coefficients.copy()
+    for g in range(len(GROUPS)):
+        rows = group == g
+        centre = float(features[rows, column].mean()) if rows.any() else 0.0
+        slope = coefficients[g, 1 + column]
+        coefficients[g, 1 + column] = slope / trust[g]
+        coefficients[g, 0] -= (slope / trust[g] - slope) * centre
+    return GroupLogit(coefficients)
 
 
 def _levels(data: ResponseData, expected: FloatArray, weight: FloatArray, duration_s: FloatArray) -> dict[str, Any]:
@@ -279,10 +373,12 @@ def _cross_fit(
     fold: NDArray[np.int64],
     folds: int,
     own: int,
+    trust: FloatArray | None = None,
 ) -> tuple[tuple[GroupLogit, ...], Recalibration]:
     fits, logits = [], np.zeros(len(outcome))
     for f in range(folds):
         rows = fold != f
-        fits.append(fit_group_logit(features[rows], group[rows], outcome[rows], weight[rows], len(GROUPS), own))
+        fit = fit_group_logit(features[rows], group[rows], outcome[rows], weight[rows], len(GROUPS), own)
+        fits.append(fit if trust is None else _disattenuated(fit, features[rows], group[rows], trust))
         logits[~rows] = fits[f].logit(features[~rows], group[~rows])
     return tuple(fits), recalibrate(logits, outcome)

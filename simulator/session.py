@@ -16,7 +16,7 @@ ids: shards are bit-equal to one process with the same number of threads, and me
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -178,7 +178,8 @@ class _Block:
     ) -> None:
         self.sessions, self.videos, self.arm, self.model, self.settings = sessions, videos, arm, model, settings
         self.showing = Showing.start(sessions, ranking, settings.max_slots, settings.seed)
-        self.members = [_Member(sessions, model, settings, member) for member in range(model.size)]
+        self.user = model.user_columns(sessions.user_id, sessions.group, sessions.newness, sessions.user_features)
+        self.members = [_Member(sessions, self.user, model, settings, member) for member in range(model.size)]
 
     def roll(self) -> Rollouts:
         """What every ensemble member's walkers did."""
@@ -202,9 +203,11 @@ class _Block:
         at, slot = np.nonzero(shown[:, begin:end] >= 0)
         pairs = self.sessions.pairs(self.videos, alive[at], shown[at, begin + slot], repeats[at, slot])
         evidence = None if self.model.evidence is None else self.model.evidence.features(pairs)
-        for number, member in enumerate(self.members):
-            found = self.model.appeal(number, pairs, evidence)
-            member.learn(alive[at], begin + slot, found, pairs.duration_s)
+        found = [self.model.appeal(number, pairs, evidence) for number in range(len(self.members))]
+        # Leaving and returning read what the members agree on, as they did when they were fitted.
+        appeal = np.mean([one.appeal for one in found], axis=0)
+        for member, one in zip(self.members, found, strict=True):
+            member.learn(alive[at], begin + slot, replace(one, appeal=appeal), pairs.duration_s)
 
     def _topics(self, shown: IntArray) -> NDArray[np.int32]:
         return np.where(shown >= 0, self.videos.topic[shown], -1).astype(np.int32)
@@ -231,7 +234,7 @@ class _Block:
         impressions, seconds = day(walkers.depth.astype(np.float64)), day(walkers.seconds)
         mean_appeal = so_far(member.appeal) / impressions[:, :, None]
         again = np.repeat(np.arange(len(first)), walkers.depth.shape[1])
-        state = day_features(member.user[first][again], mean_appeal.reshape(len(again), -1))
+        state = day_features(self.user[first][again], mean_appeal.reshape(len(again), -1))
         group = sessions.group[first]
         returning = self.model.return_probability(number, self.model.fold(user_id)[again], group[again], state)
         topics = self._topics(shown)
@@ -282,15 +285,19 @@ class _Block:
 class _Member:
     """One ensemble member's walkers over the S sessions of a block, and what it predicted of what they were shown."""
 
-    def __init__(self, sessions: Sessions, model: Responding, settings: RolloutSettings, number: int) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        user: NDArray[np.float32],
+        model: Responding,
+        settings: RolloutSettings,
+        number: int,
+    ) -> None:
         self.seed, self.group = settings.seed, sessions.group
         count, slots = len(sessions.user_id), settings.max_slots
         fold = model.fold(sessions.user_id)
         self.scales, self.fold, self.centre = model.scales(number), fold, model.centre(number)
-        self.user = model.user_columns(
-            number, sessions.user_id, sessions.group, sessions.newness, sessions.user_features
-        )
-        self.offset, self.slopes = model.leave_terms(number, fold, sessions.group, self.user)
+        self.offset, self.slopes = model.leave_terms(number, fold, sessions.group, user)
         share, log_seconds, minutes = (LEAVE_STATE.index(n) for n in ("watched_share", "log_seconds", "minutes"))
         self.habits = Habits(
             skip_s=np.array([s.skip_s for s in self.scales])[fold],

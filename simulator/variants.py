@@ -49,10 +49,14 @@ def adjusted(
     note = f"adjusted by up to {covariates.count} covariates from before the exposure{gain}"
     return Variant(
         method="cuped",
-        difference=estimate(difference, metric.difference_unit, metric.difference_factor),
-        relative=estimate(inference.relative(moments, rule.confidence), "percent", 100.0),
+        difference=estimate(_widened(difference, rule), metric.difference_unit, metric.difference_factor),
+        relative=estimate(_widened(inference.relative(moments, rule.confidence), rule), "percent", 100.0),
         note=note,
     )
+
+
+def _widened(effect: Effect, rule: DecisionRule) -> Effect:
+    return inference.widened(effect, rule.widening, rule.confidence)
 
 
 def _adjusted_moments(m: Comparison, covariates: Covariates) -> Moments | str:
@@ -105,9 +109,11 @@ def winsorised(members: Sequence[Comparison], largest: float, metric: Metric, ru
     return Variant(
         method="winsorised",
         difference=estimate(
-            inference.difference(moments, rule.confidence), metric.difference_unit, metric.difference_factor
+            _widened(inference.difference(moments, rule.confidence), rule),
+            metric.difference_unit,
+            metric.difference_factor,
         ),
-        relative=estimate(inference.relative(moments, rule.confidence), "percent", 100.0),
+        relative=estimate(_widened(inference.relative(moments, rule.confidence), rule), "percent", 100.0),
         note=note,
     )
 

@@ -45,7 +45,6 @@ class Repeated:
 
     def __post_init__(self) -> None:
         self._last: tuple[Pairs, Predictions] | None = None
-        self._users: tuple[IntArray, NDArray[np.float32]] | None = None
 
     @property
     def behaviours(self) -> tuple[str, ...]:
@@ -77,16 +76,13 @@ class Repeated:
 
     def user_columns(
         self,
-        member: int,
         user_id: IntArray,
         group: NDArray[np.int8],
         newness: NDArray[np.float32],
         user_features: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """The first member's."""
-        if self._users is None or self._users[0] is not user_id:
-            self._users = (user_id, self.model.user_columns(0, user_id, group, newness, user_features))
-        return self._users[1]
+        """The model's."""
+        return self.model.user_columns(user_id, group, newness, user_features)
 
     def leave_terms(
         self, member: int, fold: IntArray, group: NDArray[np.int8], user_features: NDArray[np.float32]

@@ -91,6 +91,32 @@ def write(found: Sequence[Found], settings: SimulatorSettings, machine: dict[str
     return record
 
 
+def read_records(paths: Sequence[Path], settings: SimulatorSettings) -> list[Found]:
+    """What single checks found.
+
+    Args:
+        paths: Files that ``mfh check NAME --json FILE`` wrote.
+        settings: That the certificate shall speak of.
+
+    Returns:
+        All rungs of all files.
+
+    Raises:
+        ConfigError: When a file is no record, or is of another simulator.
+    """
+    mine, found = simulator_hash(settings), []
+    for path in paths:
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            theirs, parts = record["simulator"], [Found(**one) for one in record["found"]]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path} is no record of a check: {error!r}") from error
+        if theirs != mine:
+            raise ConfigError(f"{path} is of another simulator ({theirs}, this is {mine}); run its check again")
+        found += parts
+    return found
+
+
 def cited(settings: SimulatorSettings, path: Path = CERTIFICATE) -> tuple[Rung, ...]:
     """What the certificate says of a pipeline's simulator.
 

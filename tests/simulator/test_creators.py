@@ -38,7 +38,7 @@ class Leaving:
         none = np.zeros(len(pairs.user_id))
         return Predictions(none, none, none + 0.1, np.zeros((len(none), 0)), np.zeros((len(none), len(APPEALS))))
 
-    def user_columns(self, member, user_id, group, newness, user_features):
+    def user_columns(self, user_id, group, newness, user_features):
         return user_features
 
     def leave_terms(

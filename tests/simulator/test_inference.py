@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from simulator.inference import (
+    Effect,
     benjamini_hochberg,
     detectable,
     difference,
@@ -13,6 +14,7 @@ from simulator.inference import (
     relative,
     sample_ratio,
     welch,
+    widened,
 )
 from simulator.metrics import ArmSums, PairedSums
 
@@ -210,3 +212,15 @@ def test_interaction_without_one_side_says_why():
     assert "needs one above 0" in interaction([(paired(PairedSums.of(T, -B)), pair[0])], 0.95).reason
     still = paired(PairedSums.of(2 * T, T))
     assert "no interval" in interaction([(still, pair[0])], 0.95).reason
+
+
+def test_widening_scales_the_error_and_nothing_else():
+    plain = difference([paired(PairedSums.of(T, B))], 0.95)
+    wide = widened(plain, 1.5, 0.95)
+    assert (wide.value, wide.df) == (plain.value, plain.df)
+    assert wide.se == pytest.approx(1.5 * plain.se)
+    assert wide.high - wide.low == pytest.approx(1.5 * (plain.high - plain.low))
+    assert wide.p_value > plain.p_value
+    assert widened(plain, 1.0, 0.95) == plain
+    missing = Effect(None, reason="no user")
+    assert widened(missing, 2.0, 0.95) == missing

@@ -140,7 +140,7 @@ def test_leave_terms_are_the_fits_own_logit(model, planted):
     rng = np.random.default_rng(0)
     rows = len(fold)
     state = leave_state(rng.integers(1, 20, rows).astype(float), rng.normal(size=(rows, 3)), *rng.random((2, rows)))
-    user = model.user_columns(1, data.user_id, data.group, data.newness, data.user_features)
+    user = model.user_columns(data.user_id, data.group, data.newness, data.user_features)
     assert np.array_equal(user[:, :-1], data.user_features)
     offset, slopes = model.leave_terms(1, fold, data.group, user)
     member = model.members[1]
@@ -207,7 +207,7 @@ def test_same_seed_same_model_and_saved_model_predicts_the_same(planted):
     for member in range(2):
         assert np.array_equal(one.appeal(member, pairs).appeal, back.appeal(member, pairs).appeal)
     fold = one.fold(data.user_id)
-    users = [m.user_columns(1, data.user_id, data.group, data.newness, data.user_features) for m in (one, back)]
+    users = [m.user_columns(data.user_id, data.group, data.newness, data.user_features) for m in (one, back)]
     assert np.array_equal(*users)
     for mine, other in zip(
         one.leave_terms(1, fold, data.group, users[0]), back.leave_terms(1, fold, data.group, users[1]), strict=True

@@ -8,7 +8,7 @@ import pytest
 from simulator.evidence import LoggedScores
 from simulator.response import ResponseModel, ResponseSettings
 from simulator.response_data import Pairs, ResponseData
-from simulator.response_fit import fit_response
+from simulator.response_fit import fit_response, reliability
 
 SETTINGS = ResponseSettings(seed=3, ensemble=1, epochs=8)
 
@@ -159,3 +159,21 @@ def test_where_nobody_says_how_new_a_user_is_balanced_weights_recover_it(imbalan
     flat, less = explained(fitted(unknown.data), unknown)
     assert flat < 0.3
     assert less < 0.5
+
+
+def test_reliability_is_the_share_of_signal_in_the_mean_of_noisy_members():
+    rng = np.random.default_rng(0)
+    users, members, noise = 60_000, 4, 0.7
+    group = rng.integers(0, 3, users).astype(np.int8)
+    columns = rng.normal(size=(users, 2))
+    signal = rng.normal(size=users) + columns @ [0.5, -1.0]
+    # The members' own errors, and the one that they share with the estimate on all users.
+    drawn = noise * (rng.normal(size=users) + rng.normal(size=(members, users)))
+    found = reliability(signal + drawn, columns, group)
+    shared = noise**2 * (1 + 1 / members)
+    assert found == pytest.approx(1 / (1 + shared), abs=0.03)
+    assert reliability((signal + drawn)[:1], columns, group).tolist() == [1.0] * 3
+    exact = reliability(np.tile(signal, (members, 1)), columns, group)
+    assert exact == pytest.approx(1.0)
+    # Noise alone is trusted no less than the bound: what is left would be divided by nearly nothing.
+    assert reliability(drawn, columns, group).min() >= 0.2

@@ -142,7 +142,7 @@ class Scripted:
         appeal = np.column_stack([share, pairs.repeats, np.ones(n)])
         return Predictions(np.zeros(n), np.log(share), np.zeros(n), np.full((n, 1), 0.25), appeal)
 
-    def user_columns(self, member, user_id, group, newness, user_features):
+    def user_columns(self, user_id, group, newness, user_features):
         return user_features
 
     def leave_terms(self, member, fold, group, user_features):
