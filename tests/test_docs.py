@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from components import cli_bench, cli_model, errors
+from components import cli_bench, cli_check, cli_model, errors
 from components.cli import app, source_app
 from components.config import PARAMS, Settings, parse_pipeline
 from components.context import Context
@@ -124,6 +124,14 @@ def test_every_command_is_in_the_readme() -> None:
         found = commands.registered_commands
         names |= {f"{group} {one.name or one.callback.__name__}" for one in found if one.callback}
     assert {name for name in names if f"`mfh {name}" not in README} == set()
+
+
+def test_every_check_is_in_the_readme() -> None:
+    """One line may name several: ``mfh check truth``, then ``aa`` alone."""
+    lines = [line for line in README.splitlines() if "`mfh check" in line]
+    names = [one.name or one.callback.__name__ for one in cli_check.app.registered_commands if one.callback]
+    found = {name for name in names for line in lines if f"`mfh check {name}" in line or f"`{name}`" in line}
+    assert set(names) - found == set()
 
 
 def test_every_parameter_and_environment_variable_is_in_the_readme() -> None:

@@ -104,6 +104,7 @@ def make_arms(
     """
     found = {}
     for name in names:
+        notify(name)
         scores = _learned(day, name) if name in LEARNED else _PLAIN[name](day)
         found[name] = Arm.of(name, day, scores)
     return found

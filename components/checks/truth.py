@@ -307,9 +307,9 @@ def by_arm(cells: Sequence[Cell]) -> list[dict[str, Any]]:
                 "arm": arm,
                 "metric": metric,
                 "segment": segment,
-                "estimate": float(np.mean([c.estimate for c in mine if c.estimate is not None])),
-                "truth": float(np.mean([c.truth for c in mine])),
-                "level": float(np.mean([c.level for c in mine])),
+                "estimate": float(np.mean([c.estimate for c in mine if c.estimate is not None])) if mine else None,
+                "truth": float(np.mean([c.truth for c in mine])) if mine else None,
+                "level": float(np.mean([c.level for c in mine])) if mine else None,
                 "coverage_unwidened": _mean([covered(c) for c in mine]),
             }
         )
@@ -343,6 +343,17 @@ def _mean(values: Sequence[bool | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def _words(row: dict[str, Any]) -> str:
+    who = f"{row['metric'].replace('_', ' ')} of {row['segment']} users"
+    if row["bias"] is None:
+        return f"{who}: not estimable"
+    coverage = "unknown" if row["coverage"] is None else f"{100 * row['coverage']:.0f} %"
+    return (
+        f"{who}: bias {100 * row['bias']:+.1f} ({100 * row['bias_share']:+.0f} % of the mean lift), "
+        f"coverage {coverage}, rank correlation {row['rank_correlation']:.2f}"
+    )
+
+
 def check_truth(
     notify: Callable[[int, int, str], None],
     worlds: int,
@@ -372,12 +383,7 @@ def check_truth(
     cells = run_worlds(seeds_of("test", worlds), size, names, workers, notify)
     rows = summary(cells, widening)
     failed = [row for row in rows if not row["passed"]]
-    words = ", ".join(
-        f"{row['metric'].replace('_', ' ')} of {row['segment']} users: bias {100 * row['bias']:+.1f} "
-        f"({100 * (row['bias_share'] or 0):+.0f} % of the mean lift), coverage {100 * (row['coverage'] or 0):.0f} %, "
-        f"rank correlation {row['rank_correlation']:.2f}"
-        for row in rows
-    )
+    words = ", ".join(_words(row) for row in rows)
     sentence = (
         f"{worlds} worlds of about {rows[0]['users_per_world']:.0f} users a day, intervals x {widening:.2f}: {words}."
     )
