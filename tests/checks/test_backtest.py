@@ -11,6 +11,7 @@ import pytest
 from components.checks import backtests
 from components.checks.backtest import DEPTHS, Cell, _compare, as_logged, as_production, found_of, judged
 from components.checks.worlds import Size, world_context
+from components.context import Context
 from components.errors import WindowError
 from components.heldout import Heldout
 from simulator.metrics import METRICS, OUTCOMES, SEGMENTS
@@ -267,15 +268,26 @@ def test_the_sentence_names_the_number_that_is_farthest_off():
     assert found_of("world", cells[:1], {}).sentence == "world: 1 of 1 powered numbers came back; 0 not powered."
 
 
-def test_a_feed_of_too_few_days_is_refused(tmp_path: Path):
-    context = world_context(1, Size(), tmp_path, days=9)
-    with pytest.raises(WindowError, match="7 days to fit, 2 to test") as caught:
-        backtests._feed(context, "kuairand", 7, {}, lambda *told: None)
-    assert str(context.pipeline.feed.last_day) in str(caught.value)
+@pytest.fixture
+def few_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three days to fit and none before them."""
+    monkeypatch.setattr(backtests, "FIT_DAYS", TINY.window_days)
+    monkeypatch.setattr(backtests, "WARM_UP_DAYS", 0, raising=False)
+
+
+def test_a_feed_of_too_few_days_is_refused(few_days: None, monkeypatch: pytest.MonkeyPatch):
+    def short(seed: int, size: Size, folder: Path, days: int) -> Context:
+        assert days == 6
+        return world_context(seed, size, folder, days - 1)
+
+    monkeypatch.setattr(backtests, "world_context", short)
+    with pytest.raises(WindowError, match="3 days to fit, 2 to test and one for their return") as caught:
+        backtests.backtests(lambda *told: None, None, TINY)
+    assert "2026-01-01 to 2026-01-05" in str(caught.value)
 
 
 @pytest.mark.integration
-def test_the_logging_policy_of_a_tiny_world_from_end_to_end():
+def test_the_logging_policy_of_a_tiny_world_from_end_to_end(few_days: None):
     """What comes back of so small a world is chance; that everything is compared, and where, is not."""
     told = []
     (found,) = backtests.backtests(lambda *one: told.append(one), None, TINY)
