@@ -53,7 +53,7 @@ def truth(
 
 
 @app.command()
-def agreement(out: JsonOption = None, worlds: WorldsOption = 10) -> None:
+def agreement(out: JsonOption = None, worlds: WorldsOption = 3) -> None:
     """V4: do replay and rollouts agree where both can speak?"""
     from components.checks.agreements import check_agreement
 
@@ -108,7 +108,7 @@ def everything(
         found.append(check_truth(notify, worlds, calibration, workers))
         found.append(check_aa(notify, runs))
         found += backtests(notify, kuairand)
-        found.append(check_agreement(notify, max(2, worlds // 10)))
+        found.append(check_agreement(notify, max(2, worlds // 30)))
         if open_bandit is not None:
             found.append(check_reference(open_bandit, open_bandit / "reference.json"))
         found.append(check_sensitivity(notify))

@@ -119,7 +119,7 @@ class DecisionRule(Record):
         None, gt=0.5, lt=1, description="Quantile above which a user's seconds and counts are cut, beside the raw mean"
     )
     widening: float = Field(
-        1.0, ge=1, description="Factor of the standard errors, for the response model's own error: mfh check truth"
+        1.6, ge=1, description="Factor of the standard errors, for the response model's own error: mfh check truth"
     )
     bootstrap: int = Field(0, ge=0, description="Resamples of the primary metrics' user bootstrap, 0 for none")
 

@@ -15,8 +15,9 @@ from components.init import write_pipeline
 
 WORLD_SEED = DESIGN + 503
 SIZE = Size(users=4_000, new_users_per_day=150, videos=1_200, new_videos_per_day=80, window_days=6)
-# Days that the response model learns from, and later ones that it never saw.
-FIT_DAYS, TEST_DAYS = 7, 2
+# Days before the first that is fitted: the longest window of the features, so that nobody looks inactive for want of a
+# past; days that the response model learns from; later ones that it never saw.
+WARM_UP_DAYS, FIT_DAYS, TEST_DAYS = 14, 7, 2
 PROXIES = (
     "App time and return are proxies there: an edition keeps a small part of each user's feed, so 'returned' means "
     "'was shown a video of its pool again'."
@@ -38,26 +39,26 @@ def backtests(notify: Notify, kuairand: Path | None, size: Size = SIZE) -> list[
         WindowError: When the edition has too few days.
     """
     with TemporaryDirectory(prefix="mfh-check-") as folder:
-        context = world_context(WORLD_SEED, size, Path(folder), days=size.window_days + TEST_DAYS + 1)
-        found = [_feed(context, "world", size.window_days, {"world_seed": WORLD_SEED, "size": asdict(size)}, notify)]
+        context = world_context(WORLD_SEED, size, Path(folder), days=WARM_UP_DAYS + FIT_DAYS + TEST_DAYS + 1)
+        found = [_feed(context, "world", {"world_seed": WORLD_SEED, "size": asdict(size)}, notify)]
     if kuairand is not None:
         with TemporaryDirectory(prefix="mfh-check-") as folder:
             home = home_in(Path(folder))
             context = Context(load_pipeline(write_pipeline(home, str(kuairand), force=True)), home)
-            found.append(_feed(context, "kuairand", FIT_DAYS, {}, notify))
+            found.append(_feed(context, "kuairand", {}, notify))
     return found
 
 
-def _feed(context: Context, name: str, fit_days: int, config: dict[str, object], notify: Notify) -> Found:
+def _feed(context: Context, name: str, config: dict[str, object], notify: Notify) -> Found:
     feed = context.pipeline.feed
     last = feed.last_day
-    if last is None or (last - feed.first_day).days < fit_days + TEST_DAYS:
+    if last is None or (last - feed.first_day).days < FIT_DAYS + TEST_DAYS:
         raise WindowError(
-            f"a backtest needs {fit_days} days to fit, {TEST_DAYS} to test and one for their return; {name} has "
+            f"a backtest needs {FIT_DAYS} days to fit, {TEST_DAYS} to test and one for their return; {name} has "
             f"{feed.first_day} to {last or 'no last day'}"
         )
     test = [last - timedelta(days=back) for back in range(TEST_DAYS, 0, -1)]
-    fit = [test[0] - timedelta(days=back) for back in range(fit_days, 0, -1)]
+    fit = [test[0] - timedelta(days=back) for back in range(FIT_DAYS, 0, -1)]
     cells = backtest(context, fit, test, notify)
     days = {"fit": f"{fit[0]} to {fit[-1]}", "test": f"{test[0]} to {test[-1]}"}
     return found_of("kuairand" if name == "kuairand" else "world", cells, config | days, PROXIES * (name == "kuairand"))

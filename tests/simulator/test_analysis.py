@@ -21,7 +21,7 @@ from simulator.inference import detectable, difference, paired
 from simulator.metrics import METRICS, OUTCOMES, SEGMENTS, PairedSums
 from simulator.session import DEPTHS
 
-RULE = DecisionRule(min_users=50)
+RULE = DecisionRule(min_users=50, widening=1.0)
 
 
 def outcomes(users=300, members=2, lift=1.1, seed=0):

@@ -6,7 +6,7 @@ from scipy import stats
 from components.config import DecisionRule
 from simulator.concentration import CREATORS, concentration_results, herfindahl, merge_creators
 
-RULE = DecisionRule()
+RULE = DecisionRule(widening=1.0)
 USERS = {"all": 3200, "new": 1000, "low": 1100, "high": 1100}
 
 
