@@ -19,7 +19,7 @@ from scipy import stats
 
 from components.checks.rung import Found, Notify, State
 from components.context import Context
-from components.errors import TrainingError
+from components.errors import ConfigError, TrainingError
 from components.heldout import Heldout, load_heldout, session_arrays, video_arrays
 from components.inputs import activity_threshold
 from components.respond import logged_scores, response_data, response_settings
@@ -108,9 +108,14 @@ def backtest(context: Context, fit_days: list[date], test_days: list[date], noti
 
     Raises:
         TrainingError: When the response model can not be fitted.
+        ConfigError: When the pipeline's window is shorter than the days to fit.
     """
     from simulator.response_fit import fit_response
 
+    # The examples of the fitted days are those of the first tested day's window.
+    window = context.pipeline.train.window_days
+    if window < len(fit_days):
+        raise ConfigError(f"{len(fit_days)} days to fit are more than the window of {window} days that a day builds")
     for done, day in enumerate(test_days):
         notify(done, len(test_days), f"features of {day}")
         for step in ("ingest", "features", "dataset"):

@@ -14,7 +14,7 @@ from components.errors import WindowError
 from components.init import write_pipeline
 
 WORLD_SEED = DESIGN + 503
-SIZE = Size(users=4_000, new_users_per_day=150, videos=1_200, new_videos_per_day=80, window_days=6)
+SIZE = Size(users=4_000, new_users_per_day=150, videos=1_200, new_videos_per_day=80, window_days=7)
 # Days before the first that is fitted: the longest window of the features, so that nobody looks inactive for want of a
 # past; days that the response model learns from; later ones that it never saw.
 WARM_UP_DAYS, FIT_DAYS, TEST_DAYS = 14, 7, 2
