@@ -27,7 +27,8 @@ def test_changing_a_called_function_compiles_its_callers_anew(tmp_path: Path) ->
         (package / "callee.py").write_text(CALLEE.format(package="scratch", value=value), encoding="utf-8")
         code = "from scratch.caller import four; print(four())"
         # Without bytecode: Python would take a file of equal size, written in the same second, for the old one.
-        run = subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        command = [sys.executable, "-B", "-c", code]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         return float(run.stdout)
 
     assert answer(2.0) == 4.0
