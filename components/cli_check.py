@@ -16,8 +16,8 @@ from components.progress import progress
 app = typer.Typer(no_args_is_help=True, help="Climb a rung of the trust ladder; exit status 1 when one failed.")
 
 JsonOption = Annotated[str | None, typer.Option("--json", help="File for the record, '-' for standard output.")]
-WorldsOption = Annotated[int, typer.Option(min=2, help="Worlds that are reported on.")]
-CalibrationOption = Annotated[int, typer.Option(min=0, help="Further worlds that the widening is calibrated on.")]
+WorldsOption = Annotated[int, typer.Option(min=2, max=1_000, help="Worlds that are reported on.")]
+CalibrationOption = Annotated[int, typer.Option(min=0, max=1_000, help="Further worlds, for the widening.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes side by side.")]
 RunsOption = Annotated[int, typer.Option(min=100, help="A/A runs of each kind.")]
 KuaiRandOption = Annotated[Path | None, typer.Option("--kuairand", help="Folder of a KuaiRand edition.")]
