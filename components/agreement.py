@@ -9,19 +9,20 @@ from datetime import date
 
 import numpy as np
 
+from components.arms import day_arms
 from components.compute import use_threads
 from components.context import Context
 from components.heldout import Heldout, load_heldout, session_arrays, video_arrays
 from components.logged import REWARDS, LoggedSlots, distinct_pairs, logged_slots
 from components.respond import load_response
 from components.reward_features import reward_features, reward_weight
-from components.train import ROLES, Role, bundle_files
+from components.train import ROLES, Role
 from simulator.agreement import Agreement, FirstSlots, compare, missing
 from simulator.appeal import Predictions, WatchScale, expected_share
 from simulator.offpolicy import greedy, rounds_over
 from simulator.offpolicy.regression import fit
 from simulator.offpolicy.rounds import FloatArray, IntArray
-from simulator.policy import Fusion, Scorer
+from simulator.policy import Ranker
 from simulator.responding import Responding
 from simulator.response_data import Pairs
 from simulator.result import Unit
@@ -49,9 +50,6 @@ def agreement(context: Context, day: date) -> Agreement:
     Raises:
         MissingPartitionError: When something that it reads is not in the lake.
     """
-    from components.models import bundle
-    from components.models.scoring import PairScorer
-
     use_threads(context.pipeline)
     record = context.runs.get("training_set", day).json("training_set.json")
     held_day = date.fromisoformat(record["holdout_day"])
@@ -61,11 +59,8 @@ def agreement(context: Context, day: date) -> Agreement:
     slots = logged_slots(context, held, held_day, PAIRS, first=1)
     if isinstance(slots, str):
         return missing(held_day.isoformat(), f"No first slot can be compared: {slots}.")
-    scorers: dict[Role, Scorer] = {
-        role: PairScorer(bundle.load(bundle_files(context.runs.get(f"model_{role}", day))), held.sessions, held.videos)
-        for role in ROLES
-    }
-    return agree(context, held_day, held, slots, scorers, load_response(context.runs.get("response", day)))
+    arms = day_arms(context, day, held.sessions, held.videos)
+    return agree(context, held_day, held, slots, arms, load_response(context.runs.get("response", day)))
 
 
 def agree(
@@ -73,7 +68,7 @@ def agree(
     day: date,
     held: Heldout,
     slots: LoggedSlots,
-    scorers: Mapping[Role, Scorer],
+    arms: Mapping[Role, Ranker],
     model: Responding,
 ) -> Agreement:
     """Compare both arms' difference in first slots.
@@ -83,14 +78,14 @@ def agree(
         day: The held-out day.
         held: Its sessions and videos.
         slots: The first slot of each session.
-        scorers: Both arms, over the rows of ``held``.
+        arms: Both, over the rows of ``held``.
         model: The response model of the rollouts.
 
     Returns:
         The record.
     """
     rewards = _rewards(context, slots)
-    policies, values = _choices(context, held, slots, scorers, rewards)
+    policies, values = _choices(context, held, slots, arms, rewards)
     expected = _expected(context, held, slots, model)
     apart = policies["treatment"] - policies["baseline"]
     compared = {}
@@ -121,15 +116,14 @@ def _rewards(context: Context, slots: LoggedSlots) -> FloatArray:
 
 
 def _choices(
-    context: Context, held: Heldout, slots: LoggedSlots, scorers: Mapping[Role, Scorer], rewards: FloatArray
+    context: Context, held: Heldout, slots: LoggedSlots, arms: Mapping[Role, Ranker], rewards: FloatArray
 ) -> tuple[dict[Role, FloatArray], FloatArray]:
     """Both arms' probabilities of every candidate, and the log's own reward model, float64 [M, len(COMPARED)]."""
-    fusion = Fusion({str(task): weight for task, weight in context.pipeline.simulator.fusion.items()})
     pairs = distinct_pairs(held, slots)
     group = held.sessions["group"].to_numpy()[pairs.session]
     policies = {}
-    for role, scorer in scorers.items():
-        scores = fusion.rank(scorer.tasks, scorer.score(pairs.session, pairs.video, pairs.request, group))
+    for role, arm in arms.items():
+        scores = arm.rank(pairs.session, pairs.video, pairs.request, group)
         policies[role] = greedy(slots.candidates.offsets, scores[pairs.of_candidate])
     features = reward_features(context, held, slots, pairs)
     rows = np.flatnonzero(slots.candidates.logged >= 0)

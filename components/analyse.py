@@ -1,5 +1,6 @@
 """Analyse step: outcomes of all shards become lifts with intervals, a verdict, and ``experiment.json``."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components import __version__
+from components.certified import certificate_figures
 from components.checks.certificate import cited
 from components.config import Pipeline
 from components.context import Context, StepResult, inputs_of
@@ -20,6 +22,7 @@ from components.lake import Partition
 from components.respond import response_data
 from components.simulate import rollout_inputs, shard_dataset
 from components.train import ROLES, recipe_of
+from components.validation.passes import decisions, is_broken
 from simulator.agreement import Agreement
 from simulator.analysis import (
     absent_guardrails,
@@ -35,12 +38,15 @@ from simulator.analysis import (
 from simulator.comparison import assign
 from simulator.concentration import concentration_results
 from simulator.decision import decide, trust_ladder
+from simulator.distributions import app_time
 from simulator.experiment import Arm, DayData, Experiment, Lineage, Quality, Rung
 from simulator.offpolicy.record import OffPolicy
 from simulator.response_data import ResponseData
 from simulator.scores import place
 from simulator.serving import DAY_US
 from simulator.session import Rollouts, merge
+
+_SECRET = re.compile(r"password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
 
 
 def analyse(context: Context, day: date) -> StepResult:
@@ -90,6 +96,7 @@ def analyse(context: Context, day: date) -> StepResult:
         caveats=(
             *pipeline.caveats,
             *_caveats(context, held, trust, replay),
+            *decisions(context, [*map(date.fromisoformat, record["train_days"]), held, day]),
             *absent_guardrails(outcomes),
             *power_notes(outcomes, rule, design),
         ),
@@ -101,6 +108,8 @@ def analyse(context: Context, day: date) -> StepResult:
         agreement=agreement,
         calibration=calibration(rollouts.outcomes, logged),
         session_depth=session_depths(rollouts.depths, data),
+        app_time=app_time(outcomes, logged),
+        certificate=certificate_figures(pipeline.simulator),
         quality=tuple(Quality(**one) for one in evaluation.json("quality.json")),
         arms=_arms(context, day, record),
         data=_days(context, [*map(date.fromisoformat, record["train_days"]), held, day]),
@@ -244,10 +253,26 @@ def _days(context: Context, days: list[date]) -> tuple[DayData, ...]:
                 rows=log.rows,
                 refused=log.manifest.facts["refused"],
                 expectations=len(checked["outcomes"]),
-                failed_expectations=sum(not outcome["success"] for outcome in checked["outcomes"]),
+                failed_expectations=sum(is_broken(outcome) for outcome in checked["outcomes"]),
             )
         )
     return tuple(found)
+
+
+def without_secrets(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a report may show them: a feed's own options can hold a password.
+
+    Args:
+        settings: Plain data.
+
+    Returns:
+        A copy in which values whose name sounds like a secret are ``(hidden)``; the configuration's hash still tells
+        two of them apart.
+    """
+    return {
+        name: "(hidden)" if _SECRET.search(name) else without_secrets(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
 
 
 def _lineage(pipeline: Pipeline, day: date, inputs: list[Partition]) -> Lineage:
@@ -258,4 +283,5 @@ def _lineage(pipeline: Pipeline, day: date, inputs: list[Partition]) -> Lineage:
         code_version=__version__,
         inputs=inputs_of(*inputs),
         reproduce=f"mfh run --pipeline {pipeline.name} --from {day} --to {day}",
+        config=without_secrets(pipeline.identity),
     )

@@ -1,7 +1,7 @@
 """The command line ``mfh``: every step by itself, days without Airflow, and the tools around them."""
 
 import json
-import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +12,42 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from components import cli_bench, cli_check, cli_model, cli_world
+from components import (
+    cli_bench,
+    cli_chaos,
+    cli_check,
+    cli_dependencies,
+    cli_features,
+    cli_gate,
+    cli_model,
+    cli_operations,
+    cli_promotion,
+    cli_report,
+    cli_score,
+    cli_world,
+)
 from components.config import PARAMS, Settings, find_pipeline
 from components.context import Context
 from components.days import day_range
 from components.errors import ConfigError, MfhError
+from components.logs import log_to_stderr
 from components.progress import progress
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 source_app = typer.Typer(no_args_is_help=True, help="Look at a feed's source.")
 app.add_typer(source_app, name="source")
 app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_chaos.app, name="chaos")
 app.add_typer(cli_check.app, name="check")
 app.add_typer(cli_model.app, name="model")
+app.add_typer(cli_report.app, name="report")
+app.add_typer(cli_features.app, name="features")
+app.add_typer(cli_gate.app, name="gate")
 app.command()(cli_world.world)
+cli_promotion.register(cli_model.app)
+cli_operations.register(app)
+app.add_typer(cli_dependencies.app, name="dependencies")
+app.command()(cli_score.score)
 
 PipelineOption = Annotated[
     str | None, typer.Option("--pipeline", "-p", help="Name of a pipeline, or a YAML file; default: the only one.")
@@ -106,30 +128,6 @@ def run(
 
 
 @app.command()
-def report(
-    day: Annotated[str, typer.Argument(help="Interval day, YYYY-MM-DD.")],
-    pipeline: PipelineOption = None,
-    param: ParamOption = None,
-) -> None:
-    """Print the verdict of a day and where its report lies."""
-    from components.report import find_report, read_experiment
-
-    with _context(pipeline, param) as context:
-        experiment = read_experiment(context, _day(day))
-        typer.echo(experiment.verdict.sentence)
-        table = Table("segment", "metric", "users", "baseline", "treatment", "lift %", "95 % interval")
-        for one in experiment.metrics:
-            if one.role == "primary":
-                lift = one.relative
-                shown = "" if lift.value is None else f"{lift.value:+.2f}"
-                interval = lift.reason or f"[{lift.low:+.2f}, {lift.high:+.2f}]"
-                means = [f"{e.value:.3f}" if e.value is not None else "-" for e in (one.baseline, one.treatment)]
-                table.add_row(one.segment, one.title, str(one.users), *means, shown, interval)
-        Console().print(table)
-        typer.echo(find_report(context, _day(day)))
-
-
-@app.command()
 def doctor(
     port: Annotated[int, typer.Option(help="Port that Airflow's web server shall use.")] = 8080,
     pipeline: PipelineOption = None,
@@ -170,16 +168,13 @@ def feast_env(pipeline: PipelineOption = None) -> None:
 
     with _context(pipeline, None) as context:
         for name, value in store_environment(context).items():
-            typer.echo(f"export {name}={json.dumps(value)}")
+            typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 @contextmanager
 def _context(pipeline: str | None, params: list[str] | None) -> Iterator[Context]:
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("mfh").setLevel(logging.INFO)
     settings = Settings()
+    log_to_stderr(settings.log_format, settings.secrets)
     chosen = find_pipeline(settings, pipeline).override(_params(params))
     with progress() as notify:
         yield Context(chosen, settings, run={"command": "mfh"}, notify=notify)

@@ -28,6 +28,18 @@ def orchestration(
 
 
 @app.command()
+def operations(
+    out: JsonOption = None,
+    days: Annotated[int, typer.Option(min=2, help="Days of the backfills that are compared.")] = 12,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 5,
+) -> None:
+    """What running it daily costs: time per task, backfills side by side, parsing, recovery, memory."""
+    from benchmarks import claims, operations
+
+    claims.publish(operations.run(days, repeats), out)
+
+
+@app.command()
 def quality(
     train: Annotated[str, typer.Option(help="Training days, A:B with ISO dates, both included.")],
     valid: Annotated[str, typer.Option(help="Validation days, after the training days.")],
@@ -102,3 +114,69 @@ def world_speed(
 
     with progress() as notify:
         claims.publish(world.run(impressions, largest, repeats=repeats, notify=notify), out)
+
+
+@app.command()
+def faults(
+    parts: Annotated[str | None, typer.Option(help="Names with commas between; default: all.")] = None,
+    kuairand: Annotated[str | None, typer.Option(help="Folder of a KuaiRand edition; default: none.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Page whose table is written anew.")] = None,
+    out: JsonOption = None,
+) -> None:
+    """What validation catches of planted faults, and how often it stops a clean day."""
+    from benchmarks import claims, validation_faults, validation_table
+
+    names = None if parts is None else [name.strip() for name in parts.split(",") if name.strip()]
+
+    def save(result: claims.Record) -> None:
+        if out not in (None, "-"):
+            Path(str(out)).write_text(result.json(), encoding="utf-8")
+
+    with progress() as notify:
+        result = validation_faults.run(names, kuairand, save=save, notify=notify)
+    if table is not None:
+        validation_table.write(table, [dict(row) for row in result.rows])
+    claims.publish(result, out)
+
+
+@app.command()
+def validation(
+    rows: Annotated[int, typer.Option(min=10_000, help="Rows of the day that both sides judge.")] = 1_000_000,
+    large: Annotated[int, typer.Option(min=0, help="Rows of a day that ours judges once; 0 for none.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 5,
+    out: JsonOption = None,
+) -> None:
+    """What the data gates cost, against Great Expectations' own pandas path."""
+    from benchmarks import claims, validation
+
+    with progress() as notify:
+        claims.publish(validation.run(rows, large, repeats, notify), out)
+
+
+@app.command()
+def features(
+    scale: Annotated[float, typer.Option(min=0.0001, help="Size; 1 is that of the claims.")] = 1.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each side; medians are reported.")] = 5,
+    redis: Annotated[str, typer.Option(help="A Redis database that may be written to; empty to leave it out.")] = "",
+    postgres: Annotated[str, typer.Option(help="A PostgreSQL server to make a database on; empty: left out.")] = "",
+    out: JsonOption = None,
+) -> None:
+    """How fast features are built, joined, put online and read, against Feast's own ways and pandas."""
+    from benchmarks import claims, features
+
+    with progress() as notify:
+        claims.publish(features.run(scale, repeats, redis, postgres, notify), out)
+
+
+@app.command("reports")
+def report_list(
+    reports: Annotated[int, typer.Option(min=4, help="Days that have a report.")] = 1_000,
+    repeats: Annotated[int, typer.Option(min=4, help="Repetitions of the answers while nothing changes.")] = 20,
+    out: JsonOption = None,
+) -> None:
+    """How long the list of reports takes in Airflow's UI when a lake holds many."""
+    from benchmarks import claims
+    from benchmarks import reports as listing
+
+    with progress() as notify:
+        claims.publish(listing.run(reports, repeats, notify=notify), out)

@@ -12,10 +12,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from components.errors import ConfigError
 from components.feed_settings import (
@@ -29,6 +30,13 @@ from components.feed_settings import (
     WorldFeed,
 )
 from components.models.settings import MODEL_KINDS, ModelKind, ModelRecipe, Task, TaskName, TrainSettings
+from components.online_settings import OnlineSettings
+from components.operations_settings import OperationsSettings
+from components.promotion_settings import Promotion, PromotionSettings
+from components.retention_settings import RetentionSettings
+from components.runner_settings import RunnerSettings
+from components.simulator_settings import DecisionRule, SimulatorSettings
+from components.validation.notify_settings import NotifySettings
 
 __all__ = [
     "MODEL_KINDS",
@@ -42,7 +50,9 @@ __all__ = [
     "KuaiRandFeed",
     "ModelKind",
     "ModelRecipe",
+    "OnlineSettings",
     "Pipeline",
+    "PromotionSettings",
     "PythonFeed",
     "Record",
     "Settings",
@@ -82,55 +92,6 @@ class ValidationSettings(Record):
     min_rows: int = Field(1, ge=1)
 
 
-class SimulatorSettings(Record):
-    """Session rollouts of both arms over the held-out sessions."""
-
-    design: Literal["paired", "split"] = Field(
-        "paired", description="Every user in both arms, or randomised to one by a hash, as online"
-    )
-    shards: int = Field(2, gt=0)
-    seed: int = 11
-    rollouts: int = Field(2, gt=0)
-    candidates: int = Field(40, gt=1)
-    max_slots: int = Field(40, gt=0)
-    ensemble: int = Field(4, gt=0)
-    folds: int = Field(2, gt=1)
-    epochs: int = Field(3, gt=0)
-    response_rows: int = Field(300_000, gt=0)
-    # No weight on completion: a ranking by watched share fills sessions with very short videos and halves app time.
-    fusion: dict[TaskName, float] = Field({"long_view": 1.0, "like": 0.5, "skip": -0.5})
-
-
-class DecisionRule(Record):
-    """When the treatment ships: the primary metric must win, no guardrail may lose its margin."""
-
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    primary_segment: Literal["new", "low", "high", "all"] = "new"
-    max_skip_rate_increase: float = Field(0.02, ge=0)
-    max_return_loss_pp: float = Field(0.5, ge=0)
-    min_users: int = Field(100, gt=1)
-    multiplicity: Literal["holm", "benjamini-hochberg"] = Field(
-        "holm", description="Over metrics and segments: of the family-wise error, or of the false discovery rate"
-    )
-    lift: Literal["unadjusted", "cuped"] = Field(
-        "unadjusted", description="Which lift of app time decides; both are always shown"
-    )
-    winsorise: float | None = Field(
-        None, gt=0.5, lt=1, description="Quantile above which a user's seconds and counts are cut, beside the raw mean"
-    )
-    widening: float = Field(
-        1.6, ge=1, description="Factor of the standard errors, for the response model's own error: mfh check truth"
-    )
-    bootstrap: int = Field(0, ge=0, description="Resamples of the primary metrics' user bootstrap, 0 for none")
-
-    @field_validator("bootstrap")
-    @classmethod
-    def _enough(cls, value: int) -> int:
-        if 0 < value < 100:
-            raise ValueError("0 for none, or at least 100 resamples")
-        return value
-
-
 class Pipeline(Record):
     """One pipeline = one file = one DAG."""
 
@@ -142,6 +103,7 @@ class Pipeline(Record):
     groups: GroupSettings = GroupSettings()
     features: FeatureSettings = FeatureSettings()
     validation: ValidationSettings = ValidationSettings()
+    online: OnlineSettings = OnlineSettings()
     tasks: tuple[Task, ...] = (
         Task("completion"),
         Task("finish"),
@@ -157,6 +119,8 @@ class Pipeline(Record):
     simulator: SimulatorSettings = SimulatorSettings()
     decision: DecisionRule = DecisionRule()
     promote: bool = True
+    promotion: Promotion = PromotionSettings()
+    retention: RetentionSettings = RetentionSettings()
     diagnostics: bool = Field(False, description="Train three more models a day to look inside the treatment")
 
     @model_validator(mode="after")
@@ -170,9 +134,15 @@ class Pipeline(Record):
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"a task is listed twice in {names}")
-        if missing := sorted(set(self.simulator.fusion) - set(names)):
+        weighted = set(self.simulator.fusion).union(*self.simulator.fusion_by_group.values())
+        if missing := sorted(weighted - set(names)):
             raise ValueError(f"simulator.fusion weighs tasks that are not trained: {missing}")
         return self
+
+    @property
+    def second_comparison(self) -> bool:
+        """Whether a day also holds the treatment against the deployed champion."""
+        return self.promotion.champion != "none"
 
     @property
     def source_id(self) -> str:
@@ -183,16 +153,27 @@ class Pipeline(Record):
         return f"{self.feed.kind}-{_digest(identity)[:8]}"
 
     @property
-    def config_hash(self) -> str:
-        """Hash of everything that changes a result: not of where the data lies, nor of its growing end."""
-        # Diagnostics explain a result and change none, so they can be switched on for a day that has run.
-        aside = {"owner": True, "description": True, "promote": True, "diagnostics": True}
+    def identity(self) -> dict[str, Any]:
+        """Every setting that changes a result, as plain data: not where the data lies, nor its growing end."""
+        # Diagnostics and checks of the online store explain a result and change none, so they can be switched on for
+        # a day that has run.
+        aside = {"owner", "description", "promote", "promotion", "retention", "diagnostics", "online"}
         identity = self.model_dump(mode="json", exclude=aside)
         for location in ("folder", "last_day"):
             identity["feed"].pop(location, None)
         # Shards are bit-equal to one process, so their number changes no result.
         identity["simulator"].pop("shards")
-        return _digest(identity)[:12]
+        return identity
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of everything that changes a result (``identity``)."""
+        return _digest(self.identity)[:12]
+
+    @property
+    def tunes_fusion(self) -> bool:
+        """Whether a day finds each arm's fusion weights before it simulates."""
+        return self.simulator.fusion_trials > 0
 
     def recipe(self, name: str) -> ModelRecipe:
         """The recipe of a name: one of ``models``, or a model of the zoo in the sizes of ``sizes``.
@@ -243,7 +224,7 @@ PARAMS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Settings(BaseSettings):
+class Settings(RunnerSettings, OperationsSettings):
     """Where things live on this machine. Every field can be set by the environment variable ``MFH_<FIELD>``."""
 
     model_config = SettingsConfigDict(env_prefix="MFH_", frozen=True)
@@ -256,11 +237,21 @@ class Settings(BaseSettings):
     pipelines: str = ""
     mlflow_uri: str = ""
     feast_registry: str = ""
+    feast_apply: Literal["missing", "never"] = "missing"
+    feast_offline: Literal["duckdb", "spark"] = "duckdb"
+    notify: NotifySettings = Field(default_factory=NotifySettings)
+    online_store: str = Field("", repr=False)
 
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Values that no log, error or page may show."""
+        urls = [urlsplit(url).password for url in (self.lake, self.mlflow_uri, self.feast_registry, self.alert_url)]
+        return tuple(filter(None, (self.lake_secret_key, self.lineage_api_key, *urls)))
 
     @property
     def lake_root(self) -> str:
@@ -298,6 +289,31 @@ def parse_pipeline(data: dict[str, Any], where: str) -> Pipeline:
         raise ConfigError(f"{where} is not a valid pipeline:\n" + "\n".join(problems)) from error
 
 
+def read_pipeline_files(folder: Path) -> tuple[list["Pipeline"], list[str]]:
+    """The pipelines of a folder, and what is wrong with the files that are none.
+
+    Args:
+        folder: Holds one YAML file per pipeline.
+
+    Returns:
+        Pipelines by file name; a sentence for every file that can not be read, or is not named as its pipeline, by
+        which tasks look for it.
+    """
+    good, wrong = [], []
+    for file in sorted(folder.glob("*.yaml")):
+        try:
+            pipeline = load_pipeline(file)
+            if file.stem != pipeline.name:
+                raise ConfigError(
+                    f"{file} holds the pipeline {pipeline.name!r}: name the file {pipeline.name}.yaml, or the pipeline "
+                    f"{file.stem!r}; tasks look for it by its name"
+                )
+            good.append(pipeline)
+        except ConfigError as error:
+            wrong.append(str(error))
+    return good, wrong
+
+
 def load_pipeline(path: Path) -> Pipeline:
     """Read one pipeline file. ``${NAME}`` in it is replaced by the environment variable NAME.
 
@@ -314,6 +330,8 @@ def load_pipeline(path: Path) -> Pipeline:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"pipeline file {path} can not be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"pipeline file {path} is not UTF-8: {error}") from error
 
     def expand(match: re.Match[str]) -> str:
         if (value := os.environ.get(match[1])) is None:

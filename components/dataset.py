@@ -6,22 +6,23 @@ shared by every window that contains it.
 
 from datetime import date, timedelta
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.context import Context, StepResult, inputs_of
 from components.days import bounds
 from components.errors import WindowError
-from components.feature_list import Feature
-from components.features import MAX_COMPLETION
+from components.features import ENTITIES, SHAPE
 from components.feed.schema import BEHAVIOURS, TIME
 from components.feed.source import features_of
 from components.ingest import ensure_days
-from components.inputs import activity_threshold, days_between, log_days, model_inputs, user_group
+from components.inputs import activity_threshold, crosses, days_between, log_days, model_inputs, user_group
 from components.lake import Partition
 from components.locks import exclusive
-from components.store import offline_engine, open_store
+from components.models.crosses import CrossTable
+from components.partials import MAX_COMPLETION
+from components.point_in_time import historical_features, seen
+from components.store import offline_engine
 from components.window import holdout_day, train_days, visible_days
 
 LOG_COLUMNS = ("user_id", "video_id", "session_id", "position", "event_time", "watch_ms", "duration_ms", *BEHAVIOURS)
@@ -56,7 +57,7 @@ def dataset(context: Context, day: date) -> StepResult:
         context.notify(done, len(days) + 1, f"point-in-time join {one}")
         parts.append(_ensure_examples(context, one, rebuild=one == held))
     context.notify(len(days), len(days) + 1, "held-out sessions")
-    sessions = _write_sessions(context, held)
+    sessions = write_sessions(context, held)
     training = [p for p in parts if p.manifest.day != held.isoformat()]
     threshold = _threshold(context, training)
     context.notify(len(days) + 1, len(days) + 1, "training set")
@@ -77,10 +78,10 @@ def _ensure_examples(context: Context, day: date, rebuild: bool) -> Partition:
     with exclusive(context.lock("examples", day)):
         inputs = inputs_of(lake.get("log", day), *_visible_snapshots(context, day))
         found = lake.find("examples", day)
-        if found is not None and found.manifest.inputs == inputs and not rebuild:
+        if found is not None and (found.manifest.inputs, found.manifest.config_hash) == (inputs, SHAPE) and not rebuild:
             return found
         table = examples(context, day)
-        with lake.write("examples", day, inputs=inputs) as writer:
+        with lake.write("examples", day, SHAPE, inputs) as writer:
             writer.table(table)
         return lake.get("examples", day)
 
@@ -101,7 +102,7 @@ def examples(context: Context, day: date) -> pa.Table:
 
     Returns:
         One row per impression in the log's order: ids, time, labels, ``completion`` (watched share, at most 2),
-        request columns, model inputs, ``tenure_days`` and ``video_age_days`` (int64, null = unknown).
+        request columns, model inputs with the pair's, ``tenure_days`` and ``video_age_days`` (int64, null = unknown).
     """
     log = context.data.get("log", day).table()
     features = features_of(context.pipeline.feed)
@@ -111,45 +112,17 @@ def examples(context: Context, day: date) -> pa.Table:
         "completion", pc.cast(pc.min_element_wise(ratio, MAX_COMPLETION, skip_nulls=False), pa.float32())
     )
     table = table.append_column("hour", _local_hour(log["event_time"], context))
-    joined = historical_features(context, log["user_id"], log["video_id"], log["event_time"], features)
-    for name in joined.column_names:
-        table = table.append_column(name, joined[name])
-    table = _add_ages(context, day, table, table["event_time"])
-    return model_inputs(table, features)
-
-
-def historical_features(
-    context: Context,
-    user_id: pa.ChunkedArray | None,
-    video_id: pa.ChunkedArray | None,
-    moment: pa.ChunkedArray,
-    features: tuple[Feature, ...],
-) -> pa.Table:
-    """Feast's point-in-time join for entity rows.
-
-    Args:
-        context: Pipeline and settings.
-        user_id: int64 ``[N]``, or None when only video features are wanted.
-        video_id: int64 ``[N]``, or None when only user features are wanted.
-        moment: When each row's request is made, UTC ``[N]``.
-        features: The feature list.
-
-    Returns:
-        ``[N]`` rows in the order given, one column per feature of the entities that were given.
-    """
-    entities = {"user": user_id, "video": video_id}
-    given = {f"{name}_id": ids for name, ids in entities.items() if ids is not None}
-    chosen = [feature for feature in features if entities[feature.entity] is not None]
-    frame = pa.table({"row": np.arange(len(moment)), **given, "event_timestamp": moment}).to_pandas()
     with offline_engine():
-        job = open_store(context).get_historical_features(
-            entity_df=frame, features=[f"{feature.view}:{feature.name}" for feature in chosen]
-        )
-        joined: pa.Table = job.to_arrow()
-        del job
-    if joined.num_rows != len(moment):
-        raise WindowError(f"the feature join gave {joined.num_rows} rows for {len(moment)} requests")
-    return joined.take(pc.sort_indices(joined["row"])).select([feature.name for feature in chosen])
+        user, video = (seen(context, one, log[f"{one}_id"], log["event_time"], features) for one in ENTITIES)
+    users, videos = model_inputs(user.table, features), model_inputs(video.table, features)
+    parts = [feature.name for feature in features if feature.role == "part"]
+    for inputs, row in ((users.drop_columns(parts), user.row), (videos, video.row)):
+        columns = inputs.take(pa.array(row))
+        for name in columns.column_names:
+            table = table.append_column(name, columns[name])
+    for name, column in CrossTable(users, videos, crosses()).columns(user.row, video.row).items():
+        table = table.append_column(name, column)
+    return _add_ages(context, day, table, table["event_time"])
 
 
 def _add_ages(context: Context, day: date, table: pa.Table, moment: pa.ChunkedArray) -> pa.Table:
@@ -173,8 +146,16 @@ def _local_hour(moment: pa.ChunkedArray, context: Context) -> pa.ChunkedArray:
     return pc.cast(pc.hour(pc.cast(moment, zone)), pa.int8())
 
 
-def _write_sessions(context: Context, day: date) -> tuple[Partition, Partition]:
-    """The held-out sessions with their users' features, and the videos of the day in each snapshot version."""
+def write_sessions(context: Context, day: date) -> tuple[Partition, Partition]:
+    """Write the sessions of a day with their users' features, and its videos in each snapshot version.
+
+    Args:
+        context: Pipeline and settings.
+        day: A day whose log and visible snapshots are in the lake.
+
+    Returns:
+        ``sessions`` and ``session_videos``.
+    """
     lake = context.data
     log = lake.get("log", day)
     inputs = inputs_of(log, *_visible_snapshots(context, day))

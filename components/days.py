@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+# Before anything that a feed or a store knows.
+EVER = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
     """The moment in UTC at which ``day`` begins in ``zone``."""

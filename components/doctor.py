@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from components.config import FilesFeed, KuaiRandFeed, Pipeline, Settings
+from components.masking import mask
 
 MIN_PYTHON = (3, 11)
 MIN_FREE_GB = 3.0
@@ -66,6 +67,9 @@ def checkup(settings: Settings, pipeline: Pipeline | None, port: int) -> list[Ch
     Returns:
         The findings, in the order in which they matter.
     """
+    # It shares this module's record.
+    from components.doctor_operations import operations_checks
+
     return [
         check_python(),
         *check_packages(LOCK),
@@ -74,6 +78,7 @@ def checkup(settings: Settings, pipeline: Pipeline | None, port: int) -> list[Ch
         check_lake(settings),
         check_pipeline(settings, pipeline),
         *([] if pipeline is None else [check_data(pipeline)]),
+        *operations_checks(settings, pipeline),
         check_port(port),
         check_airflow(settings.home),
         check_gpu(),
@@ -156,8 +161,8 @@ def check_lake(settings: Settings) -> Check:
             Path(lake.path("_doctor")).rmdir()
     except Exception as error:  # noqa: BLE001 - every object store has errors of its own
         mend = "check MFH_LAKE, MFH_LAKE_ENDPOINT and the keys, or the folder's permissions"
-        return Check("lake", False, f"{root} can not be written: {error}", mend)
-    return Check("lake", True, root)
+        return Check("lake", False, f"{mask(root)} can not be written: {mask(str(error), settings.secrets)}", mend)
+    return Check("lake", True, mask(root))
 
 
 def check_pipeline(settings: Settings, pipeline: Pipeline | None) -> Check:

@@ -51,3 +51,31 @@ class CheckpointError(MfhError):
 
 class TrainingInterruptedError(MfhError):
     """Training was asked to end (SIGTERM); its state is in a checkpoint, from which a retry goes on."""
+
+
+class RecordError(MfhError):
+    """A record of results can not be read: damaged, or its partition is only half there."""
+
+
+class NewerSchemaError(RecordError):
+    """A record was written by a newer version of this package than the one that reads it."""
+
+
+class SchemaChangedError(MfhError):
+    """A source column of the feature list is missing or of another type than it was; no feature was written."""
+
+
+class FeatureRegistryError(MfhError):
+    """Feast's registry does not hold the pipeline's feature list, and a run may not register it."""
+
+
+class ModelRegistryError(MfhError):
+    """The model registry can not be used: unreachable, an alias without a version, a version without its bundle."""
+
+
+class OnlineStoreError(MfhError):
+    """The online store can not be reached, or lost rows while it was written; writing again makes it whole."""
+
+
+class SkewError(MfhError):
+    """What is served online differs from what the offline join gives for the same moment."""

@@ -1,40 +1,39 @@
 """Features step: per user and per video, as of the end of a day.
 
-Two stages, both idempotent. ``partial`` aggregates one day's log once; ``snapshot`` sums the partials of the
+Two stages, both idempotent. Partials aggregate one day's log once; a snapshot sums the partials of the
 rolling windows. A snapshot is stamped with the local midnight that ends its day plus a configured lag: the
 moment from which a request may see it.
 """
 
+from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 
-import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pds
 
 from components.context import Context, StepResult, inputs_of
 from components.days import bounds, day_range
-from components.feature_list import (
-    LONGEST_WINDOW,
-    PRIOR_STRENGTH,
-    RATES,
-    SUMS,
-    WINDOWS,
-    Entity,
-    counters,
-    feature_list,
-)
-from components.feed.schema import TIME
+from components.errors import SchemaChangedError
+from components.feature_list import LONGEST_WINDOW, Entity, catalogue, fingerprint
+from components.feed.schema import LOG, TIME, VIDEOS
 from components.ingest import ensure_days
 from components.lake import Partition
 from components.locks import exclusive
+from components.partials import affinity_partial_of, partial_of
+from components.snapshots import snapshot_of
 from components.window import snapshot_days
 
 ENTITIES: tuple[Entity, ...] = ("user", "video")
 
-# Completion above twice the length tells no more than twice: loops of very short videos would drown the rest.
-MAX_COMPLETION = 2.0
+# The partials that a snapshot sums.
+PARTIALS: dict[Entity, tuple[str, ...]] = {
+    "user": ("user_partial", "user_topic_partial", "user_creator_partial"),
+    "video": ("video_partial",),
+}
 
-# Ratios are summed in millionths: sums of integers do not depend on how threads split the rows.
-MICRO = 1_000_000
+# Part of every manifest here: a partition made by another list of features is made anew.
+SHAPE = fingerprint(catalogue(()))
 
 
 def features(context: Context, day: date) -> StepResult:
@@ -45,14 +44,16 @@ def features(context: Context, day: date) -> StepResult:
         day: Interval day; its log must be in the lake.
 
     Returns:
-        Hashes of the day's two snapshots, and how many earlier days were built on the way.
+        Hashes of the day's two snapshots, how many snapshots were built, and which columns hold nothing but nulls.
 
     Raises:
         MissingPartitionError: When the day's own log is not in the lake.
+        SchemaChangedError: When a source column of the list is missing or of another type; nothing is written then.
     """
     context.data.get("log", day)
     first = snapshot_days(context.pipeline, day)[0]
     history = ensure_days(context, list(day_range(first - timedelta(days=LONGEST_WINDOW - 1), day)))
+    require_columns(context, history)
     known = {date.fromisoformat(p.manifest.day) for p in history}
     built = 0
     wanted = [one for one in snapshot_days(context.pipeline, day) if one in known]
@@ -63,129 +64,113 @@ def features(context: Context, day: date) -> StepResult:
     context.notify(len(wanted), len(wanted), "feature snapshots")
     snapshots = [context.data.get(f"{entity}_features", day) for entity in ENTITIES]
     facts = {f"{e}_rows": p.rows for e, p in zip(ENTITIES, snapshots, strict=True)}
-    return StepResult("features", day, inputs_of(*snapshots), {**facts, "snapshots_built": built})
+    empty = [name for partition in snapshots for name in partition.manifest.facts["all_null"]]
+    return StepResult("features", day, inputs_of(*snapshots), {**facts, "snapshots_built": built, "all_null": empty})
+
+
+def require_columns(context: Context, logs: Iterable[Partition]) -> None:
+    """Refuse logs and videos whose columns are not those that the feature list aggregates.
+
+    Only manifests are read, so that the whole history is checked before anything is written.
+
+    Args:
+        context: Pipeline and settings.
+        logs: Partitions of ``log``.
+
+    Raises:
+        SchemaChangedError: Naming dataset, day, column, the type found and the type expected.
+    """
+    for log in logs:
+        videos = context.data.get("videos", date.fromisoformat(log.manifest.day))
+        for partition, schema in ((log, LOG), (videos, VIDEOS)):
+            found = dict(
+                line.split(": ", 1)
+                for entry in partition.manifest.files
+                for line in (entry.schema or "").splitlines()
+                if ": " in line
+            )
+            for field in schema:
+                expected = str(field.type) + ("" if field.nullable else " not null")
+                kind = found.get(field.name)
+                # A column that was never null may have been written without saying so, and the other way round.
+                if kind is None or kind.removesuffix(" not null") != expected.removesuffix(" not null"):
+                    raise SchemaChangedError(
+                        f"{partition.manifest.dataset} of {partition.manifest.day}: column {field.name!r} is "
+                        f"{kind or 'missing'}, the feature list expects {expected}; nothing was written. "
+                        "Ingest the day again (mfh step ingest), or mend the feed's mapping"
+                    )
 
 
 def _ensure_snapshot(context: Context, entity: Entity, day: date, known: set[date], rebuild: bool) -> bool:
     lake, name = context.data, f"{entity}_features"
     window = [one for one in day_range(day - timedelta(days=LONGEST_WINDOW - 1), day) if one in known]
-    partials = [_ensure_partial(context, entity, one) for one in window]
+    partials = [_ensure_partial(context, kind, one) for one in window for kind in PARTIALS[entity]]
     with exclusive(context.lock(name, day)):
         found = lake.find(name, day)
-        if found is not None and found.manifest.inputs == inputs_of(*partials) and not rebuild:
+        if found is not None and _is_current(found, *partials) and not rebuild:
             return False
         table = _snapshot(context, entity, day, partials)
-        with lake.write(name, day, inputs=inputs_of(*partials)) as writer:
+        with lake.write(name, day, SHAPE, inputs=inputs_of(*partials)) as writer:
             writer.table(table)
+            columns = zip(table.column_names, table.columns, strict=True)
+            writer.facts["all_null"] = [one for one, column in columns if column.null_count == len(column)]
     return True
 
 
-def _ensure_partial(context: Context, entity: Entity, day: date) -> Partition:
-    lake, name = context.data, f"{entity}_partial"
+def _is_current(partition: Partition, *inputs: Partition) -> bool:
+    return partition.manifest.inputs == inputs_of(*inputs) and partition.manifest.config_hash == SHAPE
+
+
+def _ensure_partial(context: Context, name: str, day: date) -> Partition:
+    lake = context.data
     with exclusive(context.lock(name, day)):
-        log = lake.get("log", day)
+        inputs = [lake.get("log", day)]
+        if name == "user_topic_partial":
+            # Topics are the catalogue's: a partial must follow when it is read anew.
+            inputs.append(lake.get("videos", day))
         found = lake.find(name, day)
-        if found is not None and found.manifest.inputs == inputs_of(log):
+        if found is not None and _is_current(found, *inputs):
             return found
-        table = partial_of(log.table(), entity, context.pipeline.features.last_videos)
-        with lake.write(name, day, inputs=inputs_of(log)) as writer:
+        table = _MAKERS[name](context, day, inputs[0].table())
+        with lake.write(name, day, SHAPE, inputs=inputs_of(*inputs)) as writer:
             writer.table(table)
         return lake.get(name, day)
 
 
-def partial_of(log: pa.Table, entity: Entity, last_videos: int) -> pa.Table:
-    """One day's sums per entity.
+def _users(context: Context, _day: date, log: pa.Table) -> pa.Table:
+    return partial_of(log, "user", context.pipeline.features.last_videos, context.pipeline.feed.timezone)
 
-    Args:
-        log: The day's log.
-        entity: Whose sums.
-        last_videos: Length of the list of watched videos (users only).
 
-    Returns:
-        One row per entity with ``impressions``, ``watch_s``, ``sessions``, for each rate ``<name>_sum`` and
-        ``<name>_n`` (rows where it was recorded), and for users ``last_videos`` (newest first); by id.
-    """
-    key = f"{entity}_id"
-    scale = {"completion": MICRO}
-    rates = ", ".join(
-        f'sum("{name}")::DOUBLE / {scale.get(name, 1)} AS {name}_sum, count("{name}")::DOUBLE AS {name}_n'
-        for name in RATES
-    )
-    watched = (
-        ", list(video_id ORDER BY event_time DESC, position DESC) FILTER (WHERE watch_ms > 0)"
-        f"[1:{last_videos}] AS last_videos"
-        if entity == "user"
-        else ""
-    )
-    with duckdb.connect() as connection:
-        connection.register("log", log)
-        return connection.sql(
-            f"""
-            SELECT {key}, count(*)::DOUBLE AS impressions, sum(watch_ms)::DOUBLE / 1000 AS watch_s,
-                   count(DISTINCT session_id)::DOUBLE AS sessions, {rates} {watched}
-            FROM (
-                -- The case comes first: least() takes an unknown ratio for the limit.
-                SELECT *, CASE WHEN duration_ms > 0
-                               THEN round({MICRO} * least(watch_ms / duration_ms, {MAX_COMPLETION}))::BIGINT
-                          END AS completion
-                FROM log
-            )
-            GROUP BY {key} ORDER BY {key}
-            """  # noqa: S608 - every name comes from the feature list
-        ).to_arrow_table()
+def _videos(context: Context, _day: date, log: pa.Table) -> pa.Table:
+    return partial_of(log, "video", context.pipeline.features.last_videos)
+
+
+def _topics(context: Context, day: date, log: pa.Table) -> pa.Table:
+    videos = context.data.get("videos", day).table(columns=["video_id", "topic"])
+    return affinity_partial_of(log, videos["topic"].take(pc.index_in(log["video_id"], videos["video_id"])))
+
+
+def _creators(_context: Context, _day: date, log: pa.Table) -> pa.Table:
+    return affinity_partial_of(log, log["creator_id"])
+
+
+_MAKERS: dict[str, Callable[[Context, date, pa.Table], pa.Table]] = {
+    "user_partial": _users,
+    "video_partial": _videos,
+    "user_topic_partial": _topics,
+    "user_creator_partial": _creators,
+}
 
 
 def _snapshot(context: Context, entity: Entity, day: date, partials: list[Partition]) -> pa.Table:
-    tables = [
-        p.table().append_column("age", pa.repeat(pa.scalar((day - date.fromisoformat(p.manifest.day)).days), p.rows))
-        for p in partials
-    ]
+    parts: dict[str, dict[int, pds.Dataset]] = {}
+    for one in partials:
+        age = (day - date.fromisoformat(one.manifest.day)).days
+        # A month of users' topics may be larger than memory: the query scans the files.
+        files = [f"{one.folder}/{entry.name}" for entry in one.manifest.files]
+        parts.setdefault(one.manifest.dataset, {})[age] = pds.dataset(files, filesystem=one.lake.arrow_fs)
     available = bounds(day, context.pipeline.feed.zone)[1] + timedelta(
         minutes=context.pipeline.features.snapshot_lag_min
     )
-    table = window_sums(pa.concat_tables(tables), entity, context.pipeline.features.last_videos)
-    stamp = pa.repeat(pa.scalar(available, TIME), table.num_rows)
-    names = [f"{entity}_id"] + [f.name for f in counters(feature_list(()), entity)]
-    return table.select(names).append_column("available_at", stamp)
-
-
-def window_sums(partials: pa.Table, entity: Entity, last_videos: int) -> pa.Table:
-    """Snapshot columns from per-day partials.
-
-    Args:
-        partials: Rows of ``partial_of`` with ``age``: days before the snapshot's day, 0 for the day itself.
-        entity: Whose features.
-        last_videos: Length of the list of watched videos (users only).
-
-    Returns:
-        One row per entity seen in the longest window, by id, columns as in the feature list.
-    """
-    key = f"{entity}_id"
-    sums, shown = [], []
-    for window in WINDOWS:
-        inside = f"FILTER (WHERE age < {window})"
-        for column in SUMS:
-            sums.append(f"coalesce(sum({column}) {inside}, 0) AS {column}_{window}")
-            shown.append(f"{column}_{window}::FLOAT AS {entity}_{column}_{window}d")
-        for column in RATES:
-            sums.append(f"coalesce(sum({column}_sum) {inside}, 0) AS {column}_sum_{window}")
-            sums.append(f"coalesce(sum({column}_n) {inside}, 0) AS {column}_n_{window}")
-            mean = f"sum({column}_sum_{window}) OVER () / nullif(sum({column}_n_{window}) OVER (), 0)"
-            shown.append(
-                f"(({column}_sum_{window} + {PRIOR_STRENGTH} * ({mean})) / ({column}_n_{window} + {PRIOR_STRENGTH}))"
-                f"::FLOAT AS {entity}_{column}_rate_{window}d"
-            )
-    lists = ""
-    if entity == "user":
-        lists = "flatten(list(last_videos ORDER BY age) FILTER (WHERE last_videos IS NOT NULL)) AS watched"
-        shown.append(f"coalesce(watched, [])[1:{last_videos}] AS user_last_videos")
-    with duckdb.connect() as connection:
-        # Sums of doubles must not depend on how threads split the rows: equal inputs, equal bytes.
-        connection.execute("SET threads TO 1")
-        connection.register("partials", partials)
-        return connection.sql(
-            f"""
-            WITH summed AS (SELECT {key}, {", ".join([*sums, lists] if lists else sums)} FROM partials GROUP BY {key})
-            SELECT {key}, {", ".join(shown)} FROM summed ORDER BY {key}
-            """  # noqa: S608 - every name comes from the feature list
-        ).to_arrow_table()
+    table = snapshot_of(parts, entity, context.pipeline.features.last_videos)
+    return table.append_column("available_at", pa.repeat(pa.scalar(available, TIME), table.num_rows))

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from components.agreement import agreement
+from components.arms import day_arms
 from components.compute import use_threads
 from components.context import Context, StepResult, inputs_of
 from components.heldout import Heldout, load_heldout
-from components.lake import Partition
 from components.logged import REWARDS, LoggedSlots, distinct_pairs, logged_slots
 from components.replay_random import replay_random
 from components.reward_features import reward_features, reward_weight
 from components.simulate import rollout_inputs
-from components.train import ROLES, Role, bundle_files
+from components.train import ROLES, Role
 from simulator.offpolicy import greedy, rounds_over
 from simulator.offpolicy.cells import (
     Arms,
@@ -38,7 +38,7 @@ from simulator.offpolicy.record import Cell, OffPolicy, Unit
 from simulator.offpolicy.regression import FOLDS, RewardModel, fit, fold_of
 from simulator.offpolicy.rounds import FloatArray, Rounds
 from simulator.offpolicy.sessions import ALL_SLOTS
-from simulator.policy import Fusion, Scorer
+from simulator.policy import Ranker
 
 # Candidates of all slots at most; beyond, users are thinned. An arm scores a candidate once per session, and that is
 # what the step's time goes into.
@@ -74,13 +74,12 @@ def replay(context: Context, day: date) -> StepResult:
     use_threads(context.pipeline)
     record = context.runs.get("training_set", day).json("training_set.json")
     held_day = date.fromisoformat(record["holdout_day"])
-    bundles = {role: context.runs.get(f"model_{role}", day) for role in ROLES}
     inputs = [*rollout_inputs(context, day), context.data.get("log", held_day)]
     if (requests := context.data.find("requests", held_day)) is not None:
         inputs.append(requests)
-        found = _from_requests(context, held_day, record["activity_threshold"], bundles)
+        found = _from_requests(context, day, held_day, record["activity_threshold"])
     else:
-        found = replay_random(context, day, record, bundles)
+        found = replay_random(context, day, record)
     agreed = agreement(context, day)
     with context.runs.write("replay", day, context.pipeline.config_hash, inputs_of(*inputs)) as writer:
         writer.json("replay.json", found.model_dump(mode="json"))
@@ -93,23 +92,16 @@ def replay(context: Context, day: date) -> StepResult:
     return StepResult("replay", day, inputs_of(context.runs.get("replay", day)), facts)
 
 
-def _from_requests(context: Context, day: date, threshold: float, bundles: Mapping[Role, Partition]) -> OffPolicy:
-    from components.models import bundle
-    from components.models.scoring import PairScorer
-
-    held = load_heldout(context, day, threshold)
-    slots = logged_slots(context, held, day, PAIRS)
+def _from_requests(context: Context, day: date, held_day: date, threshold: float) -> OffPolicy:
+    held = load_heldout(context, held_day, threshold)
+    slots = logged_slots(context, held, held_day, PAIRS)
     if isinstance(slots, str):
-        return OffPolicy(day=day.isoformat(), reason=slots)
-    scorers: dict[Role, Scorer] = {
-        role: PairScorer(bundle.load(bundle_files(partition)), held.sessions, held.videos)
-        for role, partition in bundles.items()
-    }
-    return replay_logged(context, day, held, slots, scorers)
+        return OffPolicy(day=held_day.isoformat(), reason=slots)
+    return replay_logged(context, held_day, held, slots, day_arms(context, day, held.sessions, held.videos))
 
 
 def replay_logged(
-    context: Context, day: date, held: Heldout, slots: LoggedSlots, scorers: Mapping[Role, Scorer]
+    context: Context, day: date, held: Heldout, slots: LoggedSlots, arms: Mapping[Role, Ranker]
 ) -> OffPolicy:
     """Every estimate from logged rounds with candidate sets.
 
@@ -118,19 +110,19 @@ def replay_logged(
         day: The held-out day.
         held: Its sessions and videos.
         slots: Its rounds.
-        scorers: Both arms, over the rows of ``held``.
+        arms: Both, over the rows of ``held``.
 
     Returns:
         The record.
     """
     settings = Settings(confidence=context.pipeline.decision.confidence)
-    reduced = _reduce(context, held, slots, scorers)
+    reduced = _reduce(context, held, slots, arms)
     cells = [*_round_cells(slots, reduced, settings), *_session_cells(context, slots, reduced, settings)]
-    arms = _arms(slots, reduced, "watch_s")
-    weights = list(weight_rows("logged", arms, settings))
+    sums = _arms(slots, reduced, "watch_s")
+    weights = list(weight_rows("logged", sums, settings))
     notes = list(_NOTES)
     if slots.is_random.any():
-        weights += weight_rows("uniform", _uniform(slots, arms), settings)
+        weights += weight_rows("uniform", _uniform(slots, sums), settings)
     else:
         notes.append("No slot is marked as filled uniformly, so there is no replay on uniform slots.")
     return OffPolicy(
@@ -145,7 +137,7 @@ def replay_logged(
         notes=tuple(notes),
         cells=tuple(cells),
         weights=tuple(weights),
-        sessions=tuple(row for h in HORIZONS for row in session_rows(h, arms, slots.session_id, settings)),
+        sessions=tuple(row for h in HORIZONS for row in session_rows(h, sums, slots.session_id, settings)),
     )
 
 
@@ -166,15 +158,14 @@ class _Reduced:
     value: FloatArray
 
 
-def _reduce(context: Context, held: Heldout, slots: LoggedSlots, scorers: Mapping[Role, Scorer]) -> _Reduced:
+def _reduce(context: Context, held: Heldout, slots: LoggedSlots, arms: Mapping[Role, Ranker]) -> _Reduced:
     """Score the candidates of a block of rounds at a time and keep a few numbers of each round."""
     model = _reward_model(context, held, slots)
-    fusion = Fusion({str(task): weight for task, weight in context.pipeline.simulator.fusion.items()})
     count, rewards = len(slots.user_id), len(REWARDS)
     found = _Reduced(
-        target={role: np.empty(count) for role in scorers},
-        unsupported={role: np.empty(count) for role in scorers},
-        expected={role: np.empty((count, rewards)) for role in scorers},
+        target={role: np.empty(count) for role in arms},
+        unsupported={role: np.empty(count) for role in arms},
+        expected={role: np.empty((count, rewards)) for role in arms},
         value=np.empty((count, rewards)),
     )
     for first in range(0, count, _BLOCK):
@@ -184,9 +175,9 @@ def _reduce(context: Context, held: Heldout, slots: LoggedSlots, scorers: Mappin
         pairs = distinct_pairs(held, part)
         values = model.predict(part.user_id[part.owner], reward_features(context, held, part, pairs))
         group = held.sessions["group"].to_numpy()[pairs.session]
-        for role, scorer in scorers.items():
-            scores = scorer.score(pairs.session, pairs.video, pairs.request, group)
-            policy = greedy(part.candidates.offsets, fusion.rank(scorer.tasks, scores)[pairs.of_candidate])
+        for role, arm in arms.items():
+            scores = arm.rank(pairs.session, pairs.video, pairs.request, group)
+            policy = greedy(part.candidates.offsets, scores[pairs.of_candidate])
             for r in range(rewards):
                 one = rounds_over(
                     part.candidates,

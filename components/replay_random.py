@@ -19,21 +19,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.arms import day_arms
 from components.context import Context
-from components.dataset import historical_features
 from components.days import bounds, bounds_us
 from components.feed.schema import TIME
 from components.feed.source import features_of, open_source
 from components.inputs import days_between, log_days, model_inputs, user_group
-from components.lake import Partition
-from components.train import Role, bundle_files
+from components.point_in_time import historical_features
+from components.train import Role
 from components.window import holdout_day
 from simulator.draws import uniform
 from simulator.offpolicy import Candidates, greedy, random_sets, rounds_over, set_propensity
 from simulator.offpolicy.cells import Arms, Settings, round_cells, weight_rows
 from simulator.offpolicy.record import ArmWeights, Cell, OffPolicy, Part
 from simulator.offpolicy.rounds import FloatArray, IntArray
-from simulator.policy import Fusion, Scorer
+from simulator.policy import Ranker
 
 # Most candidates of a random set. An exposure costs K pairs and one in K matches: at a given cost, matches fall with
 # the square of K, while sets of 10 already tell rankers apart.
@@ -75,16 +75,13 @@ class Exposures:
     left_out: dict[str, int]
 
 
-def replay_random(
-    context: Context, day: date, record: Mapping[str, Any], bundles: Mapping[Role, Partition]
-) -> OffPolicy:
+def replay_random(context: Context, day: date, record: Mapping[str, Any]) -> OffPolicy:
     """Replay both arms on the random exposures of the feed's source.
 
     Args:
         context: Pipeline and settings.
         day: Interval day.
         record: ``training_set.json`` of the day.
-        bundles: Both arms.
 
     Returns:
         The record; without random exposures it says so.
@@ -99,18 +96,13 @@ def replay_random(
     found = _exposures(context, day, table, record["activity_threshold"])
     if isinstance(found, str):
         return OffPolicy(day=held, reason=found)
-    from components.models import bundle
-    from components.models.scoring import PairScorer
-
-    scorers: dict[Role, Scorer] = {
-        role: PairScorer(bundle.load(bundle_files(partition)), found.users, found.videos)
-        for role, partition in bundles.items()
-    }
-    return replay_exposures(context, held, found, scorers, _request(context, day))
+    return replay_exposures(
+        context, held, found, day_arms(context, day, found.users, found.videos), _request(context, day)
+    )
 
 
 def replay_exposures(
-    context: Context, held: str, exposures: Exposures, scorers: Mapping[Role, Scorer], request: Mapping[str, object]
+    context: Context, held: str, exposures: Exposures, arms: Mapping[Role, Ranker], request: Mapping[str, object]
 ) -> OffPolicy:
     """Replay both arms on random exposures.
 
@@ -118,7 +110,7 @@ def replay_exposures(
         context: Pipeline and settings.
         held: The held-out day, for the record.
         exposures: The exposures.
-        scorers: Both arms, over the rows of ``exposures.users`` and ``exposures.videos``.
+        arms: Both, over the rows of ``exposures.users`` and ``exposures.videos``.
         request: What stands for the unknown request of an exposure: column to value.
 
     Returns:
@@ -136,10 +128,8 @@ def replay_exposures(
         logged=exposures.video,
         eligible=np.full(count, pool),
     )
-    fusion = Fusion({str(task): weight for task, weight in chosen.fusion.items()})
     policies = {
-        role: greedy(sets.offsets, _scores(context, exposures, sets, scorer, fusion, request))
-        for role, scorer in scorers.items()
+        role: greedy(sets.offsets, _scores(context, exposures, sets, arm, request)) for role, arm in arms.items()
     }
     group = exposures.users["group"].to_numpy()[exposures.user]
     cells: list[Cell] = []
@@ -157,9 +147,9 @@ def replay_exposures(
             )
             for role in ("treatment", "baseline")
         )
-        arms = Arms(t, b, group)
-        cells += round_cells(part, "click", "share", arms, settings)
-        weights += weight_rows(part, arms, settings)
+        sums = Arms(t, b, group)
+        cells += round_cells(part, "click", "share", sums, settings)
+        weights += weight_rows(part, sums, settings)
     return OffPolicy(
         day=held,
         rounds=count,
@@ -284,8 +274,7 @@ def _scores(
     context: Context,
     exposures: Exposures,
     sets: Candidates,
-    scorer: Scorer,
-    fusion: Fusion,
+    arm: Ranker,
     request: Mapping[str, object],
 ) -> FloatArray:
     """float64 [M] ranking scores of all candidates, a block at a time."""
@@ -299,6 +288,6 @@ def _scores(
         user, video = owner[at], sets.ids[at]
         columns = {name: pa.repeat(pa.scalar(request[name], kind), len(user)) for name, kind in types.items()}
         asked = pa.table({**columns, "log_video_age_days": age.take(pa.array(video))})
-        ranking[at] = fusion.rank(scorer.tasks, scorer.score(user, video, asked, group[user]))
+        ranking[at] = arm.rank(user, video, asked, group[user])
     context.notify(len(sets.ids), len(sets.ids), "replayed random exposures")
     return ranking

@@ -1,19 +1,26 @@
-"""Report step: the page of a day's experiment, beside its data.
+"""Report step: the page of a day's experiment, beside every number that it shows.
 
-``report.html`` shows the running series too, which depends on the earlier days that the lake holds. It stands beside
-the manifest, outside the content hash; ``day.html`` is the same page of the day alone, whose bytes never vary.
+``report.html`` shows what varies between equal runs or depends on more than the day: the running series over the
+earlier days that the lake holds, the day's gates, the run. So it stands beside the manifest, outside the content hash,
+with ``experiment.json`` (the whole record that it was written from), ``summary.json`` (what a list needs of it) and
+``series.json``. ``day.html`` is the page of the day alone, whose bytes never vary.
 """
 
-from datetime import date
+from datetime import UTC, date, datetime
+from typing import Any
 
 from components.context import Context, StepResult, inputs_of
+from components.day_checks import day_checks
 from components.errors import MissingPartitionError
 from components.partition import json_bytes
+from components.reports import PAGE, RECORD, SUMMARY, parse_record
 from components.series import running_series
 from simulator.experiment import Experiment
 from simulator.report.diagnostics import Diagnostics
+from simulator.report.summary import summarise
+from simulator.surroundings import Run
 
-PAGE, DAY_PAGE, SERIES = "report.html", "day.html", "series.json"
+DAY_PAGE, SERIES = "day.html", "series.json"
 
 
 def report(context: Context, day: date) -> StepResult:
@@ -34,11 +41,17 @@ def report(context: Context, day: date) -> StepResult:
     partition = context.runs.get("experiment", day)
     experiment = read_experiment(context, day)
     diagnostics, diagnosed = find_diagnostics(context, experiment)
+    of_the_day = experiment.model_copy(update={"diagnostics": diagnostics})
     series = running_series(context, day)
-    page = render(experiment, diagnostics, series)
+    record = of_the_day.model_copy(
+        update={"series": series, "checks": day_checks(context, day), "run": run_of(context.run)}
+    )
+    page = render(record)
     with context.runs.write("report", day, context.pipeline.config_hash, inputs_of(partition) | diagnosed) as writer:
-        writer.text(DAY_PAGE, render(experiment, diagnostics))
+        writer.text(DAY_PAGE, render(of_the_day))
         writer.aside[PAGE] = page.encode()
+        writer.aside[RECORD] = record.model_dump_json(indent=1).encode()
+        writer.aside[SUMMARY] = summarise(record).model_dump_json(indent=1).encode()
         writer.aside[SERIES] = json_bytes([one.model_dump(mode="json") for one in series])
     found = context.runs.get("report", day)
     facts = {"page": found.aside(PAGE), "bytes": len(page.encode()), "diagnostics": diagnostics is not None}
@@ -57,8 +70,26 @@ def read_experiment(context: Context, day: date) -> Experiment:
 
     Raises:
         MissingPartitionError: When the day was not analysed.
+        RecordError: When the record is damaged, or of a newer version.
     """
-    return Experiment.model_validate_json(context.runs.get("experiment", day).bytes("experiment.json"))
+    partition = context.runs.get("experiment", day)
+    return parse_record(partition.bytes(RECORD), partition.url(RECORD))
+
+
+def run_of(run: dict[str, Any]) -> Run:
+    """What identifies the run that writes a report, and when that was.
+
+    Args:
+        run: ``Context.run``.
+
+    Returns:
+        Run id (``mfh`` from the command line), attempt where there is one, the moment in UTC.
+    """
+    return Run(
+        run_id=str(run.get("run_id") or run.get("command") or "unknown"),
+        attempt=run.get("try"),
+        written_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def find_diagnostics(context: Context, experiment: Experiment) -> tuple[Diagnostics | None, dict[str, str]]:

@@ -5,13 +5,14 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
+from components.arms import day_arms
 from components.compute import use_threads
 from components.context import Context, StepResult, inputs_of
 from components.heldout import Heldout, load_heldout, pair_context, session_arrays, video_arrays
 from components.lake import Partition
 from components.respond import load_response
-from components.train import ROLES, bundle_files
-from simulator.policy import Fusion, Scorer
+from components.train import ROLES
+from simulator.policy import Ranker
 from simulator.serving import Ranking
 from simulator.session import Rollouts, RolloutSettings, bucket_of, merge, rollout, shard_buckets
 
@@ -35,25 +36,19 @@ def simulate(context: Context, day: date, shard: int) -> StepResult:
     Raises:
         MissingPartitionError: When something that it reads is not in the lake.
     """
-    from components.models import bundle
-    from components.models.scoring import PairScorer
-
     pipeline = context.pipeline
     use_threads(context.pipeline)
     record = context.runs.get("training_set", day).json("training_set.json")
     held = load_heldout(context, date.fromisoformat(record["holdout_day"]), record["activity_threshold"])
     inputs = rollout_inputs(context, day)
     model = load_response(context.runs.get("response", day))
-    scorers: dict[str, Scorer] = {}
-    for role in ROLES:
-        fitted = bundle.load(bundle_files(context.runs.get(f"model_{role}", day)))
-        scorers[role] = PairScorer(fitted, held.sessions, held.videos)
     chosen = pipeline.simulator
     settings = RolloutSettings(chosen.seed, chosen.rollouts, chosen.max_slots, chosen.design)
-    fusion = Fusion({str(task): weight for task, weight in pipeline.simulator.fusion.items()})
     bucket = bucket_of(held.sessions["user_id"].to_numpy())
     mine = shard_buckets(shard, pipeline.simulator.shards)
-    arms = {role: ranking(scorer, fusion, held) for role, scorer in scorers.items()}
+    arms: dict[str, Ranking] = {
+        role: ranking(arm, held) for role, arm in day_arms(context, day, held.sessions, held.videos).items()
+    }
     videos = video_arrays(context, held, [date.fromisoformat(one) for one in record["train_days"]])
     parts = []
     for done, one in enumerate(mine):
@@ -75,16 +70,18 @@ def simulate(context: Context, day: date, shard: int) -> StepResult:
 
 def rollout_inputs(context: Context, day: date) -> list[Partition]:
     """Everything that rollouts of a day are made from; analyse checks that shards were made from the same."""
-    bundles = [context.runs.get(f"model_{role}", day) for role in ROLES]
-    return [context.runs.get("training_set", day), context.runs.get("response", day), *bundles]
+    found = [context.runs.get("training_set", day), context.runs.get("response", day)]
+    found += [context.runs.get(f"model_{role}", day) for role in ROLES]
+    if context.pipeline.tunes_fusion:
+        found.append(context.runs.get("fusion", day))
+    return found
 
 
-def ranking(scorer: Scorer, fusion: Fusion, held: Heldout) -> Ranking:
+def ranking(arm: Ranker, held: Heldout) -> Ranking:
     """An arm as the rollouts ask it.
 
     Args:
-        scorer: Over the rows of ``held.sessions`` and ``held.videos``.
-        fusion: Task scores to one.
+        arm: Over the rows of ``held.sessions`` and ``held.videos``.
         held: The held-out day.
 
     Returns:
@@ -94,6 +91,6 @@ def ranking(scorer: Scorer, fusion: Fusion, held: Heldout) -> Ranking:
 
     def scores(session: NDArray[np.int64], video: NDArray[np.int64]) -> NDArray[np.float64]:
         users, videos, request = pair_context(held, session, video)
-        return fusion.rank(scorer.tasks, scorer.score(users, videos, request, group[session]))
+        return arm.rank(users, videos, request, group[session])
 
     return scores

@@ -3,21 +3,17 @@
 Importing this module imports no step; a step's module is imported when it runs.
 """
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from components.errors import ConfigError
+from components.errors import ConfigError, MfhError
 
 if TYPE_CHECKING:
     from components.config import Pipeline
     from components.context import Context, StepResult
-
-log = logging.getLogger("mfh")
 
 
 @dataclass(frozen=True)
@@ -51,11 +47,23 @@ STEPS: tuple[Step, ...] = (
     Step("features", "features:features", "Build user and video features as of the end of the day."),
     Step("validate_features", "validate:validate_features", "Check the feature snapshots."),
     Step("materialize", "materialize:materialize", "Put the day's features into the online store."),
+    Step("check_skew", "check_skew:check_skew", "Hold online values against the offline join, field by field."),
     Step("dataset", "dataset:dataset", "Join features to impressions, point in time, for the training window."),
+    Step("validate_training_set", "validate:validate_training_set", "Check the training set: balance, drift, leaks."),
     Step("train_treatment", "train:train", "Train the treatment arm.", (("role", "treatment"),)),
     Step("train_baseline", "train:train", "Train the baseline arm.", (("role", "baseline"),)),
     Step("evaluate", "evaluate:evaluate", "Measure both arms on the held-out day, per task and user group."),
+    Step("validate_models", "validate:validate_models", "Check what both arms predict: calibration and drift."),
+    Step(
+        "feature_report", "feature_report:feature_report", "Show coverage, drift and importance of the models' inputs."
+    ),
     Step("respond", "respond:respond", "Fit the model of how users respond to what they are shown."),
+    Step(
+        "tune",
+        "tune:tune",
+        "Find each arm's fusion weights on the window's last day (where simulator.fusion_trials is set).",
+        setting="tunes_fusion",
+    ),
     Step("simulate", "simulate:simulate", "Roll out both arms on the held-out sessions of a shard.", per_shard=True),
     Step("replay", "replay:replay", "Ask the held-out day's own log about both arms, and whether the rollouts agree."),
     Step(
@@ -66,10 +74,43 @@ STEPS: tuple[Step, ...] = (
     ),
     Step("analyse", "analyse:analyse", "Turn outcomes into lifts with intervals and a verdict."),
     Step("report", "report:report", "Write the report page."),
+    Step(
+        "champion",
+        "second_comparison:compare_champion",
+        "Hold the treatment against the deployed champion (where promotion.champion asks for it).",
+        setting="second_comparison",
+    ),
     Step("promote", "promote:promote", "Decide on promotion and record it in the model registry."),
 )
 
 BY_NAME = {step.name: step for step in STEPS}
+
+# What waits for what, for whoever runs steps as tasks of their own; a step that a pipeline leaves out is passed over.
+AFTER: dict[str, tuple[str, ...]] = {
+    "ingest": (),
+    "validate_log": ("ingest",),
+    "features": ("validate_log",),
+    "validate_features": ("features",),
+    "materialize": ("validate_features",),
+    "check_skew": ("materialize",),
+    "dataset": ("validate_features",),
+    "validate_training_set": ("dataset",),
+    "train_treatment": ("validate_training_set",),
+    "train_baseline": ("train_treatment",),
+    "evaluate": ("train_baseline",),
+    "validate_models": ("evaluate",),
+    "respond": ("validate_training_set",),
+    "tune": ("train_baseline", "respond"),
+    "simulate": ("train_baseline", "respond", "tune"),
+    "replay": ("train_baseline", "respond", "tune"),
+    "diagnose": ("train_baseline",),
+    "analyse": ("validate_models", "simulate", "replay"),
+    "feature_report": ("train_baseline",),
+    # Not behind check_skew, so that the page of a day whose online values are wrong is there to show it.
+    "report": ("analyse", "diagnose", "feature_report"),
+    "champion": ("evaluate", "simulate"),
+    "promote": ("report", "check_skew", "champion"),
+}
 
 
 def run_step(context: "Context", name: str, day: date, shard: int | None = None) -> list["StepResult"]:
@@ -90,6 +131,7 @@ def run_step(context: "Context", name: str, day: date, shard: int | None = None)
     if name not in BY_NAME:
         raise ConfigError(f"no step {name!r}; the steps are {', '.join(BY_NAME)}")
     from components.feed.source import require_day
+    from components.observe import observed
 
     step = BY_NAME[name]
     require_day(context.pipeline.feed, day)
@@ -98,22 +140,38 @@ def run_step(context: "Context", name: str, day: date, shard: int | None = None)
         raise ConfigError(f"shard {shard} does not exist: simulator.shards is {shards}")
     function = step.load()
     if not step.per_shard:
-        return [_timed(function, context, step.name, day, dict(step.arguments))]
+        return [observed(function, context, step.name, day, dict(step.arguments))]
     wanted = range(shards) if shard is None else [shard]
-    return [_timed(function, context, step.name, day, {"shard": one}) for one in wanted]
+    return [observed(function, context, step.name, day, {"shard": one}) for one in wanted]
 
 
 def run_day(context: "Context", day: date) -> list["StepResult"]:
-    """Run every step of a day in one process, in order."""
-    steps = [step for step in STEPS if step.is_part_of(context.pipeline)]
-    return [result for step in steps for result in run_step(context, step.name, day)]
+    """Run every step of a day in one process, in order; behind a step that fails, all that does not wait for it.
 
+    Args:
+        context: Pipeline, settings, run.
+        day: Interval day.
 
-def _timed(
-    function: Callable[..., "StepResult"], context: "Context", name: str, day: date, arguments: dict[str, Any]
-) -> "StepResult":
-    started = time.monotonic()
-    result = function(context, day, **arguments)
-    facts = " ".join(f"{key}={value}" for key, value in result.facts.items())
-    log.info("step=%s day=%s seconds=%.1f %s", name, day, time.monotonic() - started, facts)
-    return result
+    Returns:
+        The results of all steps.
+
+    Raises:
+        MfhError: The first failure, once nothing is left that could still run.
+    """
+    results: list[StepResult] = []
+    failure: MfhError | None = None
+    missing: set[str] = set()
+    for step in STEPS:
+        if not step.is_part_of(context.pipeline):
+            continue
+        if missing.intersection(AFTER[step.name]):
+            missing.add(step.name)
+            continue
+        try:
+            results += run_step(context, step.name, day)
+        except MfhError as error:
+            failure = failure or error
+            missing.add(step.name)
+    if failure is not None:
+        raise failure
+    return results

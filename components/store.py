@@ -1,7 +1,9 @@
 """The Feast store of a pipeline: one project per feed, configured from the same YAML that ``feast apply`` reads."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -9,12 +11,17 @@ from typing import TYPE_CHECKING
 import yaml
 
 from components.context import Context
-from components.feature_list import fingerprint
-from components.feed.source import features_of
+from components.errors import ConfigError
 from components.locks import exclusive
+from components.online_settings import online_store
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+OFFLINE_STORES = {
+    "duckdb": "feature_repo.lake_offline_store.LakeOfflineStore",
+    "spark": "feature_repo.lake_spark_store.LakeSparkOfflineStore",
+}
 
 REPO = Path(__file__).resolve().parent.parent / "feature_repo"
 
@@ -25,8 +32,9 @@ def store_environment(context: Context) -> dict[str, str]:
     return {
         "MFH_FEAST_PROJECT": "mfh_" + context.pipeline.source_id.replace("-", "_"),
         "MFH_FEAST_REGISTRY": context.settings.feast_registry or f"sqlite:///{folder / 'registry.db'}",
-        "MFH_FEAST_ONLINE": str(folder / "online.db"),
+        "MFH_FEAST_ONLINE": json.dumps(online_store(context.settings.online_store, folder / "online.db")),
         "MFH_FEAST_ROOT": _lake_url(context),
+        "MFH_FEAST_OFFLINE_STORE": OFFLINE_STORES[context.settings.feast_offline],
         "MFH_FEAST_TIMEZONE": context.pipeline.feed.timezone,
         "MFH_LAKE_ENDPOINT": context.settings.lake_endpoint,
         "MFH_LAKE_ACCESS_KEY": context.settings.lake_access_key,
@@ -35,36 +43,30 @@ def store_environment(context: Context) -> dict[str, str]:
 
 
 def open_store(context: Context) -> "FeatureStore":
-    """The Feast store, with the pipeline's views registered.
-
-    Registering is skipped where the registry already holds this very feature list, so that the daily run
-    only reads the registry.
+    """The Feast store, with the pipeline's views registered (see ``components.feature_registry``).
 
     Args:
         context: Pipeline and settings.
 
     Returns:
         A store ready for historical reads and materialization.
+
+    Raises:
+        ConfigError: When the engine that ``MFH_FEAST_OFFLINE`` names is not installed.
     """
     from feast import FeatureStore, RepoConfig
-    from feast.errors import FeatureServiceNotFoundException
 
-    from feature_repo.definitions import SERVICE, definitions
+    from components.feature_registry import ensure_registered
 
+    if context.settings.feast_offline == "spark" and find_spec("pyspark") is None:
+        raise ConfigError("MFH_FEAST_OFFLINE=spark needs Java 17 and pip install 'mfh-pipeline[spark]'")
     folder = context.settings.home / "feast" / context.pipeline.source_id
     text = Template((REPO / "feature_store.yaml").read_text(encoding="utf-8"))
     config = RepoConfig(repo_path=str(REPO), **yaml.safe_load(text.substitute(store_environment(context))))
-    features = features_of(context.pipeline.feed)
-    wanted = fingerprint(features)
     # Two steps that open the first store at once would both create the registry's tables, and one would fail.
     with exclusive(folder / "registry.lock"):
         store = FeatureStore(config=config)
-        try:
-            registered = store.get_feature_service(SERVICE).tags.get("feature_list")
-        except FeatureServiceNotFoundException:
-            registered = None
-        if registered != wanted:
-            store.apply(definitions(context.pipeline, features))
+        ensure_registered(context, store)
     return store
 
 

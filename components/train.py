@@ -17,6 +17,7 @@ from components.checkpoints import LakeCheckpoints
 from components.compute import joined, use_threads
 from components.config import ModelRecipe, TrainSettings
 from components.context import Context, StepResult, inputs_of
+from components.feature_list import service_name
 from components.feed.source import features_of
 from components.inputs import GROUPS, input_spec, user_group
 from components.lake import Partition
@@ -30,9 +31,6 @@ log = logging.getLogger("mfh")
 
 Role = Literal["treatment", "baseline"]
 ROLES: tuple[Role, ...] = ("treatment", "baseline")
-
-# The Feast service whose features the models read.
-FEATURE_SERVICE = "mfh_ranking_v1"
 
 
 def recipe_of(context: Context, role: Role) -> tuple[str, ModelRecipe]:
@@ -174,7 +172,7 @@ def _fit(
         "day": day.isoformat(),
         **record,
         "validation_days": [one.isoformat() for one in held],
-        "feature_service": FEATURE_SERVICE,
+        "feature_service": service_name(features_of(pipeline.feed)),
         "inputs": {**training_set.manifest.inputs, **inputs},
     }
     return replace(fitted, warnings=(*fitted.warnings, *warnings), extra=extra), inputs

@@ -2,22 +2,37 @@
 
 For a day *d*: **ingest** the feed's log of *d* into the lake; **validate** it (a broken day stops here);
 **build features** per user and per video as of the end of *d*; **validate** them; **materialize** them into the
-online store; assemble the point-in-time **training set** of the window that ends at *d*-2; **train** treatment
-and baseline, one after the other on the GPU pool; **evaluate** both per task and per user group; **simulate**
-both on the held-out sessions of *d*-1, sharded by user; **replay** that day's own log for both; **analyse** the
-experiment; write the **report**; **decide** on promotion. Where the pipeline says ``diagnostics: true``, **diagnose**
-what happens inside the treatment before the report is written.
+online store; assemble the point-in-time **training set** of the window that ends at *d*-2, and **validate** it;
+**train** treatment and baseline, one after the other on the GPU pool; **evaluate** both per task and per user group,
+and **validate** what they predict; **simulate** both on the held-out sessions of *d*-1, sharded by user; **replay**
+that day's own log for both; **analyse** the experiment; write the **report**; **decide** on promotion. Where the
+pipeline says ``diagnostics: true``, **diagnose** what happens inside the treatment before the report is written.
+
+A gate that fails stops its branch of the day; its task's log and result name the Data Docs page. ``mfh gate pass``
+with a reason, then clearing the failed task, lets the day go on.
 
 The steps themselves live in ``components/``; each runs alone as ``mfh step NAME --date D``.
 """
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pendulum
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, get_current_context, task
+from airflow.sdk import (
+    DAG,
+    Asset,
+    BaseOperatorLink,
+    CronDataIntervalTimetable,
+    Param,
+    get_current_context,
+    task,
+)
+from airflow.sdk.configuration import conf
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from components.config import MODEL_KINDS, Pipeline, Settings, load_pipeline
+from components.config import MODEL_KINDS, Pipeline, Settings, load_pipeline, read_pipeline_files
 from components.steps import BY_NAME
 
 SETTINGS = Settings()
@@ -25,6 +40,25 @@ SETTINGS = Settings()
 # Minutes after which a task is stopped and retried: generous, only to end what hangs.
 TIMEOUT_MIN = {"train_treatment": 240, "train_baseline": 240, "diagnose": 720, "simulate": 120, "respond": 120}
 POOLS = {"train_treatment": "gpu", "train_baseline": "gpu", "diagnose": "gpu", "materialize": "online_store"}
+
+
+class ReportLink(BaseOperatorLink):
+    """A button on the report task that opens the day's report, in the tab that the plugin adds to a run's page."""
+
+    name = "A/B report"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Address of the tab; Airflow stores it when the task ends.
+
+        Args:
+            operator: The task.
+            ti_key: Names DAG and run.
+
+        Returns:
+            A path below Airflow's base URL.
+        """
+        base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+        return f"{base}/dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id, safe='')}/plugin/ab-report"
 
 
 def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, Any]:
@@ -35,6 +69,7 @@ def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, An
     from components.errors import (
         CheckpointError,
         ConfigError,
+        SkewError,
         SourceError,
         TrainingError,
         ValidationFailedError,
@@ -48,13 +83,49 @@ def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, An
     pipeline = load_pipeline(SETTINGS.pipelines_dir / f"{pipeline_name}.yaml").override(dict(context["params"]))
     if start is None:
         raise AirflowFailException("this run has no data interval: start it from the schedule or as a backfill")
+    if (end := context["data_interval_end"]) is not None and end > pendulum.now("UTC"):
+        raise AirflowFailException(f"the day ends at {end.isoformat()}, which is to come: its log is not whole yet")
     day = start.astimezone(pipeline.feed.zone).date()
     identity = {"run_id": instance.run_id, "try": instance.try_number, "map_index": instance.map_index}
     try:
-        (result,) = run_step(Context(pipeline, SETTINGS, run=identity), name, day, shard)
-    except (CheckpointError, ConfigError, SourceError, TrainingError, ValidationFailedError, WindowError) as error:
+        (result,) = run_step(Context(pipeline, settings_of_task(), run=identity), name, day, shard)
+    except (
+        CheckpointError,
+        ConfigError,
+        SkewError,
+        SourceError,
+        TrainingError,
+        ValidationFailedError,
+        WindowError,
+    ) as error:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
     return result.record()
+
+
+def settings_of_task() -> Settings:
+    """The machine's settings, with the lake's keys from the Airflow connection that they name, masked in every log."""
+    from airflow.sdk import BaseHook
+    from airflow.sdk.log import mask_secret
+
+    found = SETTINGS
+    if found.lake_connection:
+        connection = BaseHook.get_connection(found.lake_connection)
+        keys = {"lake_access_key": connection.login or "", "lake_secret_key": connection.password or ""}
+        endpoint = connection.extra_dejson.get("endpoint_url", found.lake_endpoint)
+        found = found.model_copy(update=keys | {"lake_endpoint": endpoint})
+    for secret in found.secrets:
+        mask_secret(secret)
+    return found
+
+
+def on_gpu() -> dict[str, Any]:
+    """Where tasks that train run: a queue of their own for Celery, a pod template of their own for Kubernetes."""
+    options: dict[str, Any] = {}
+    if SETTINGS.gpu_queue:
+        options["queue"] = SETTINGS.gpu_queue
+    if SETTINGS.gpu_pod_template:
+        options["executor_config"] = {"pod_template_file": SETTINGS.gpu_pod_template}
+    return options
 
 
 def params_of(pipeline: Pipeline) -> dict[str, Param]:
@@ -71,6 +142,23 @@ def params_of(pipeline: Pipeline) -> dict[str, Param]:
     }
 
 
+def report_deadline(pipeline: Pipeline) -> DeadlineAlert:
+    """The alert when a run is not done so long after it was queued, which is when its day has ended."""
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=SETTINGS.report_due_min),
+        # By name: Airflow imports it, so its module is light.
+        callback=AsyncCallback("components.deadline.on_deadline", kwargs={"pipeline": pipeline.name}),
+        name=f"report of {pipeline.name}",
+    )
+
+
+def runbook(step: str) -> str:
+    """Where what to do about a failed task is written, as Markdown."""
+    place = f"{SETTINGS.runbooks}#{step}"
+    return f"[Runbook]({place})" if place.startswith("http") else f"Runbook: `{place}`"
+
+
 def build(pipeline: Pipeline) -> DAG:
     """The DAG of one pipeline."""
     # Airflow's serialization takes pendulum's zones only.
@@ -84,14 +172,15 @@ def build(pipeline: Pipeline) -> DAG:
         start_date=pendulum.datetime(feed.first_day.year, feed.first_day.month, feed.first_day.day, tz=zone),
         end_date=pendulum.datetime(last.year, last.month, last.day, tz=zone) if last else None,
         catchup=False,
-        max_active_runs=4,
+        max_active_runs=SETTINGS.max_active_runs,
         params=params_of(pipeline),
         tags=["mfh", pipeline.feed.kind],
         doc_md=__doc__,
+        deadline=report_deadline(pipeline),
         default_args={
             "owner": pipeline.owner,
-            "retries": 2,
-            "retry_delay": timedelta(seconds=20),
+            "retries": SETTINGS.retries,
+            "retry_delay": timedelta(seconds=SETTINGS.retry_delay_s),
             "retry_exponential_backoff": True,
             "max_retry_delay": timedelta(minutes=10),
             "execution_timeout": timedelta(minutes=60),
@@ -110,7 +199,9 @@ def wire(pipeline: Pipeline) -> None:
             "task_id": name,
             "pool": POOLS.get(name, "default_pool"),
             "execution_timeout": timedelta(minutes=TIMEOUT_MIN.get(name, 60)),
-            "doc_md": f"{BY_NAME[name].meaning}\n\nBy hand: `mfh step {name} --pipeline {pipeline.name} --date DAY`",
+            "doc_md": f"{BY_NAME[name].meaning}\n\nBy hand: `mfh step {name} --pipeline {pipeline.name} --date DAY`\n\n"
+            f"{runbook(name)}",
+            **(on_gpu() if POOLS.get(name) == "gpu" else {}),
             **extra,
         }
 
@@ -120,7 +211,7 @@ def wire(pipeline: Pipeline) -> None:
 
         return work()
 
-    @task(task_id="shards", doc_md="The shards of users that are simulated side by side.")
+    @task(task_id="shards", doc_md=f"The shards of users.\n\n{runbook('simulate')}")
     def shards() -> list[int]:
         return list(range(get_current_context()["params"]["shards"]))
 
@@ -128,7 +219,7 @@ def wire(pipeline: Pipeline) -> None:
         task_id="simulate",
         map_index_template="shard {{ task.op_kwargs['shard'] }}",
         execution_timeout=timedelta(minutes=TIMEOUT_MIN["simulate"]),
-        doc_md=BY_NAME["simulate"].meaning,
+        doc_md=f"{BY_NAME['simulate'].meaning}\n\n{runbook('simulate')}",
     )
     def simulate(shard: int) -> dict[str, Any]:
         return run(pipeline.name, "simulate", shard)
@@ -136,28 +227,36 @@ def wire(pipeline: Pipeline) -> None:
     asset = f"mfh://{pipeline.name}"
     ingest, features = step("ingest"), step("features")
     validate_log, validate_features = step("validate_log"), step("validate_features")
-    materialize, dataset = step("materialize"), step("dataset")
+    validate_training_set, validate_models = step("validate_training_set"), step("validate_models")
+    materialize, check_skew, dataset = step("materialize"), step("check_skew"), step("dataset")
     treatment = step("train_treatment", outlets=[Asset(f"{asset}/model/treatment")])
     baseline = step("train_baseline", outlets=[Asset(f"{asset}/model/baseline")])
     evaluate, respond, replay, analyse = step("evaluate"), step("respond"), step("replay"), step("analyse")
     report = step("report", outlets=[Asset(f"{asset}/report")])
+    report.operator.operator_extra_links = (ReportLink(),)
     promote = step("promote")
     rollouts = simulate.expand(shard=shards())
 
     ingest >> validate_log >> features >> validate_features >> [materialize, dataset]
-    dataset >> [treatment, respond]
-    treatment >> baseline >> evaluate
+    dataset >> validate_training_set >> [treatment, respond]
+    treatment >> baseline >> evaluate >> validate_models
     # Replay compares with the response model too.
     [baseline, respond] >> rollouts
     [baseline, respond] >> replay
-    [evaluate, rollouts, replay] >> analyse >> report
-    [report, materialize] >> promote
+    if pipeline.tunes_fusion:
+        [baseline, respond] >> step("tune") >> [rollouts, replay]
+    [validate_models, rollouts, replay] >> analyse >> report
+    baseline >> step("feature_report") >> report
+    # A day whose online values are wrong promotes nothing; its report shows it.
+    materialize >> check_skew >> promote
+    report >> promote
+    if pipeline.second_comparison:
+        [rollouts, evaluate] >> step("champion") >> promote
     if pipeline.diagnostics:
         # Behind both arms, which the rest of the day waits for and which need the same pool.
         baseline >> step("diagnose") >> report
 
 
-for file in sorted(SETTINGS.pipelines_dir.glob("*.yaml")):
-    # A file that can not be read shows as an import error in the UI, with its reason.
-    pipeline = load_pipeline(file)
+# Of a file that can not be read, mfh_pipeline_files.py shows the reason as an import error; the others go on.
+for pipeline in read_pipeline_files(SETTINGS.pipelines_dir)[0]:
     globals()[f"mfh_daily_{pipeline.name}"] = build(pipeline)

@@ -4,14 +4,14 @@ A plain multi-layer perceptron on numeric features. It has no experts, no gates 
 a video: nothing that an arm is made of, and nothing that knows a video by the arms' own noise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit, ndtr
+from scipy.special import expit, logit, ndtr
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,6 +46,36 @@ class Predictions:
     log_share_sd: FloatArray
     interactions: FloatArray
     appeal: FloatArray
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """Logits added to predictions, so that the mean of every group's equals what the log shows of that group.
+
+    The networks learn under weights (every group counts alike, clipped inverse propensities); what a mean over the
+    users of a day shall be calibrated on is the log as it is.
+
+    Attributes:
+        skip: One per group.
+        interactions: Per group, one per behaviour.
+    """
+
+    skip: tuple[float, ...]
+    interactions: tuple[tuple[float, ...], ...]
+
+    def apply(self, found: Predictions, group: NDArray[np.int8]) -> Predictions:
+        """The predictions, shifted; appeal, which leaving and returning were fitted on, stays as it is.
+
+        Args:
+            found: Of N rows.
+            group: int8 [N].
+
+        Returns:
+            Predictions of N rows.
+        """
+        skip: FloatArray = expit(logit(found.skip) + np.array(self.skip)[group])
+        done: FloatArray = expit(logit(found.interactions) + np.array(self.interactions)[group])
+        return replace(found, skip=skip, interactions=done)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator import draws
 from simulator.response_data import Pairs, ResponseData
 from simulator.scores import ScoreFactors, fit_scores, place
 
@@ -29,6 +30,8 @@ IntArray = NDArray[np.int64]
 # Outcomes whose residuals are averaged per video.
 OUTCOMES = ("skip", "watched_share", "log_seconds")
 PRIOR = 10.0
+# Share of (user, video) pairs whose video evidence is hidden in training.
+HIDDEN = 0.1
 _SCORE_ARRAYS = ("users", "videos", "user_factors", "video_factors", "level")
 # Pseudo-rows of a user's rate in a topic, and of a user's rate over all topics.
 _TOPIC_PRIOR, _USER_PRIOR = 3.0, 5.0
@@ -121,6 +124,24 @@ class Evidence:
     def features_of_log(self, data: ResponseData, skip_below_s: float) -> FloatArray:
         """float64 [N, E] of the log's own rows, topics as of the beginning of each row's day."""
         return self._joined(data.pairs(), _topics_before(data, data.watch_s >= skip_below_s, self.topics.rate))
+
+    def taught(self, found: FloatArray, data: ResponseData, seed: int) -> FloatArray:
+        """Evidence to learn from: of some rows, what the log says of their video is hidden.
+
+        Nearly every row of a log is of a video that others watched too. Networks that learn from nothing else guess
+        wildly of a video that nobody has watched yet, and a ranking may show one.
+
+        Args:
+            found: float64 [N, E], ``features_of_log``.
+            data: The log's N rows.
+            seed: Of the choice.
+
+        Returns:
+            float64 [N, E].
+        """
+        hidden = draws.uniform(seed, "hidden evidence", data.user_id, data.video_id) < HIDDEN
+        columns = np.arange(found.shape[1]) < len(OUTCOMES) + 1
+        return np.where(hidden[:, None] & columns, 0.0, found)
 
     def _joined(self, pairs: Pairs, topics: FloatArray) -> FloatArray:
         columns = [self.videos.features(pairs.user_id, pairs.video_id), topics]

@@ -2,13 +2,17 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from simulator.agreement import Agreement
 from simulator.offpolicy.record import OffPolicy
+from simulator.report.diagnostics import Diagnostics
 from simulator.result import Result, Role, Segment, Unit
+from simulator.surroundings import Certificate, DayChecks, Distribution, Run
 
-SCHEMA_VERSION = 1
+# 2: app time's distribution, what the certificate found, the configuration; and what only the report's own copy has:
+# running series, diagnostics, the day's gates, the run. Records of version 1 are read as well.
+SCHEMA_VERSION = 2
 
 Decision = Literal["ship", "hold", "not enough evidence"]
 
@@ -174,7 +178,11 @@ class DayData(Result):
 
 
 class Lineage(Result):
-    """What made this result and how to make it again."""
+    """What made this result and how to make it again.
+
+    ``inputs`` are content hashes of the partitions that went in, by ``dataset/day``. ``config`` is every setting that
+    can change a result, as the pipeline's file and the run's parameters gave it.
+    """
 
     pipeline: str
     source: str
@@ -182,10 +190,16 @@ class Lineage(Result):
     code_version: str
     inputs: dict[str, str]
     reproduce: str
+    config: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Experiment(Result):
-    """One simulated A/B test of two model bundles on the sessions of one held-out day."""
+    """One simulated A/B test of two model bundles on the sessions of one held-out day.
+
+    The ``experiment`` partition holds the record as it was analysed, hashed. The report holds a copy beside its page,
+    to which it adds what varies or comes later: ``series``, ``diagnostics``, ``checks`` and ``run``; every number of
+    the page is in that copy.
+    """
 
     schema_version: int = SCHEMA_VERSION
     day: str
@@ -210,7 +224,12 @@ class Experiment(Result):
     session_depth: dict[str, tuple[int, ...]] = Field(
         default_factory=dict, description="Sessions by number of impressions shown (index 0 = one), per arm and 'log'"
     )
+    app_time: Distribution | None = None
+    certificate: Certificate | None = None
     quality: tuple[Quality, ...] = ()
+    diagnostics: Diagnostics | None = None
+    checks: DayChecks | None = None
     arms: tuple[Arm, ...]
     data: tuple[DayData, ...] = ()
     lineage: Lineage
+    run: Run | None = None

@@ -17,6 +17,8 @@ MIN_EVENTS = 20
 # deviation from them (new users may leave for other reasons, but borrow strength), the deviation of a slope that
 # the rollouts' contrasts rest on (a group's own estimate is mostly noise), a group's own level.
 _SHARED, _DEVIATION, _OWN, _LEVEL = 1.0, 50.0, 200.0, 0.01
+# Of a shift that calibrates the predictions of one cell of rows.
+_SHIFT = 5.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,38 @@ def fit_group_logit(
     slopes = (theta[0, 1:] + theta[1:, 1:]) / spread
     levels = theta[0, 0] + theta[1:, 0] - slopes @ centre
     return GroupLogit(np.column_stack([levels, slopes]))
+
+
+def cell_shifts(
+    logit: FloatArray, outcome: NDArray[np.int8], weight: FloatArray, cell: NDArray[np.integer], cells: int
+) -> FloatArray:
+    """What to add to logits so that every cell's mean prediction equals its mean outcome, shrunk towards no shift.
+
+    The maximum a posteriori shift of each cell under a normal prior with variance 1 / ``_SHIFT``: some hundred rows
+    outweigh it, a cell without rows gets 0.
+
+    Args:
+        logit: float64 [N], out-of-fold logits.
+        outcome: int8 [N], 0 or 1; rows with -1 (not recorded) are left out.
+        weight: float64 [N], not negative.
+        cell: Integer [N], 0 to ``cells`` - 1.
+        cells: C.
+
+    Returns:
+        float64 [C].
+    """
+    known = outcome >= 0
+    logit, outcome, weight, cell = logit[known], outcome[known], weight[known], cell[known]
+    shift = np.zeros(cells)
+    for _ in range(100):
+        p = expit(logit + shift[cell])
+        slope = np.bincount(cell, weights=weight * (outcome - p), minlength=cells) - _SHIFT * shift
+        curve = np.bincount(cell, weights=weight * p * (1 - p), minlength=cells) + _SHIFT
+        change = np.clip(slope / curve, -2, 2)
+        shift = shift + change
+        if float(np.abs(change).max(initial=0.0)) < 1e-10:
+            break
+    return shift
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ by seed and by a bootstrap of users.
 
 What is cross-fitted (``response_fit``): the networks, the leave and the return coefficients that a user's
 rollouts use saw no row of that user. Three things are pooled over folds: the evidence of a row leaves out the row's
-own user only, the appeal that stage 2 is fitted on comes from networks that exclude the row's own user only, and one
-recalibrating shift per member is computed over all.
+own user only, the appeal that stage 2 is fitted on comes from networks that exclude the row's own user only, and what
+recalibrates a member (a few levels and shifts per group) is computed over all.
 """
 
 import json
@@ -33,7 +33,7 @@ from scipy.special import expit
 
 from components.errors import BundleError
 from simulator import draws
-from simulator.appeal import FloatArray, Network, Predictions, WatchScale, predict
+from simulator.appeal import FloatArray, Network, Predictions, Shifts, WatchScale, predict
 from simulator.evidence import Evidence
 from simulator.logit import GroupLogit, Recalibration
 from simulator.metrics import GROUPS
@@ -72,6 +72,7 @@ class Member:
         leave: One per fold, likewise.
         returning: One per fold, or None (see ``ResponseModel.return_reason``).
         scale: One per fold: constants of the watch likelihood.
+        shifts: Of skips and interactions, to what the log shows of each group.
         centre: Where a session's running averages begin.
         leave_fit: Out-of-fold recalibration; its shift is applied.
         return_fit: The same for returning, None without a return model.
@@ -81,6 +82,7 @@ class Member:
     leave: tuple[GroupLogit, ...]
     returning: tuple[GroupLogit, ...] | None
     scale: tuple[WatchScale, ...]
+    shifts: Shifts
     centre: Centre
     leave_fit: Recalibration
     return_fit: Recalibration | None
@@ -150,7 +152,7 @@ class ResponseModel:
             order.append(rows)
         back = np.argsort(np.concatenate(order), kind="stable")
         columns = [np.concatenate(column)[back] for column in zip(*(vars(p).values() for p in parts), strict=True)]
-        return Predictions(*columns)
+        return chosen.shifts.apply(Predictions(*columns), pairs.group)
 
     def user_columns(
         self,
@@ -234,6 +236,7 @@ class ResponseModel:
             "members": [
                 {
                     "scale": [asdict(s) for s in member.scale],
+                    "shifts": asdict(member.shifts),
                     "centre": [*member.centre.appeal.tolist(), member.centre.watched_share],
                     "leave_fit": asdict(member.leave_fit),
                     "return_fit": member.return_fit and asdict(member.return_fit),
@@ -319,6 +322,10 @@ def _load_scale(facts: dict[str, Any]) -> WatchScale:
     return WatchScale(**(facts | {"knots": tuple(facts["knots"]), "levels": levels}))
 
 
+def _load_shifts(facts: dict[str, Any]) -> Shifts:
+    return Shifts(tuple(facts["skip"]), tuple(tuple(one) for one in facts["interactions"]))
+
+
 def _load_member(
     tensors: dict[str, torch.Tensor], m: int, folds: int, behaviours: int, facts: dict[str, object]
 ) -> Member:
@@ -338,6 +345,7 @@ def _load_member(
         leave=leave,
         returning=returning,
         scale=tuple(_load_scale(s) for s in facts["scale"]),  # type: ignore[attr-defined]
+        shifts=_load_shifts(facts["shifts"]),  # type: ignore[arg-type]
         centre=Centre(np.array(facts["centre"][:-1]), facts["centre"][-1]),  # type: ignore[index]
         leave_fit=Recalibration(**facts["leave_fit"]),  # type: ignore[arg-type]
         return_fit=facts["return_fit"] and Recalibration(**facts["return_fit"]),  # type: ignore[arg-type]

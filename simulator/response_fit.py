@@ -1,17 +1,16 @@
 """Fits the response model: cross-fitted networks first, then leaving and returning on their predictions."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.errors import TrainingError
 from simulator import draws
 from simulator.appeal import (
     FloatArray,
     Inputs,
     Network,
+    Shifts,
     WatchScale,
     expected_share,
     fit_network,
@@ -23,6 +22,7 @@ from simulator.logit import GroupLogit, Recalibration, fit_group_logit, recalibr
 from simulator.metrics import GROUPS
 from simulator.response import Member, ResponseModel, ResponseSettings, stage_1_features
 from simulator.response_data import Pairs, ResponseData
+from simulator.response_levels import levels, shifts, watch_scale
 from simulator.response_state import (
     APPEALS,
     DAY_STATE,
@@ -40,8 +40,6 @@ from simulator.yardstick import Yardstick
 
 # Larger weights would let a few rows rule the fit.
 _PROPENSITY_CAP = 10.0
-# Lengths at which seconds are calibrated, and the weight of the ratio over all, as a share of a cell's.
-_LENGTHS, _LEVEL_PRIOR = 6, 0.05
 # The column of appeal that speaks of liking, and the least that it is trusted: noise beyond would be invented.
 _LIKING, _LEAST_RELIABLE = APPEALS.index("kept_logit"), 0.4
 
@@ -82,9 +80,9 @@ def fit_response(data: ResponseData, settings: ResponseSettings, scores: LoggedS
         known = (days.returned >= 0) & (day_fold != f)
         return_reason = return_reason or too_few(days.returned[known])
     evidence, yardstick = gather(data, scores, settings.skip_below_s), Yardstick.of(data, settings.seed)
-    log = _Log(
-        data, evidence.features_of_log(data, settings.skip_below_s), skip, fold, *_measured(data, evidence, yardstick)
-    )
+    found = evidence.features_of_log(data, settings.skip_below_s)
+    taught = evidence.taught(found, data, settings.seed)
+    log = _Log(data, found, taught, skip, fold, *_measured(data, evidence, yardstick))
     drafts = [_train(log, yardstick, settings, member) for member in range(settings.ensemble)]
     # Leaving and returning read the mean over members: a single network's error would attenuate the effect of appeal.
     appeal = np.mean([draft.appeal for draft in drafts], axis=0)
@@ -122,6 +120,7 @@ class _Log:
     Attributes:
         data: The rows.
         evidence: float64 [N, E].
+        taught: float64 [N, E], what the networks learn from (``Evidence.taught``).
         skip: int8 [N].
         fold: int64 [N].
         compared: Every user-day with every video of the yardstick.
@@ -130,6 +129,7 @@ class _Log:
 
     data: ResponseData
     evidence: FloatArray
+    taught: FloatArray
     skip: NDArray[np.int8]
     fold: NDArray[np.int64]
     compared: Pairs
@@ -149,6 +149,7 @@ class _Draft:
     Attributes:
         networks: One per fold.
         scales: One per fold.
+        shifts: Of skips and interactions.
         bootstrap: float64 [N], copies of each row's user.
         appeal: float64 [N, A], out of fold.
         compared: float64 [D], out of fold, each user-day's appeal of the yardstick.
@@ -156,6 +157,7 @@ class _Draft:
 
     networks: tuple[Network, ...]
     scales: tuple[WatchScale, ...]
+    shifts: Shifts
     bootstrap: FloatArray
     appeal: FloatArray
     compared: FloatArray
@@ -173,34 +175,42 @@ def _train(log: _Log, yardstick: Yardstick, settings: ResponseSettings, member: 
     pairs = data.pairs()
     networks, scales = [], []
     appeal = np.zeros((len(skip), len(APPEALS)))
-    expected = np.zeros(len(skip))
+    expected, skipping = np.zeros(len(skip)), np.zeros(len(skip))
+    interacting = np.zeros((len(skip), len(data.behaviours)))
     compared = np.zeros((len(log.compared.user_id), len(APPEALS)))
     compared_fold = np.repeat(fold[days.first], len(yardstick.video_id))
     for f in range(settings.folds):
         inside, outside = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
-        scale = _watch_scale(data, skip, inside)
+        scale = watch_scale(data, skip, inside)
         seconds = scale.duration(data.duration_s)
         share = log_share_of(data.watch_s, seconds)
-        features = stage_1_features(pairs, evidence, seconds)
         log_cap = float(np.log(scale.cap_share))
         rows = inside[weight[inside] > 0]
         inputs = Inputs(
-            features[rows], skip[rows], share[rows], share[rows] >= log_cap, data.interactions[rows], weight[rows]
+            stage_1_features(pairs.select(rows), log.taught[rows], seconds[rows]),
+            skip[rows],
+            share[rows],
+            share[rows] >= log_cap,
+            data.interactions[rows],
+            weight[rows],
         )
         seed = int(draws.bucket(settings.seed, "response network", 2**31, member, f))
         networks.append(fit_network(inputs, log_cap, settings.epochs, seed))
         scales.append(scale)
-        found = predict(networks[f], features[outside], seconds[outside], scale)
-        appeal[outside] = found.appeal
+        features = stage_1_features(pairs.select(outside), evidence[outside], seconds[outside])
+        found = predict(networks[f], features, seconds[outside], scale)
+        appeal[outside], skipping[outside], interacting[outside] = found.appeal, found.skip, found.interactions
         mean = expected_share(found.log_share, found.log_share_sd, scale.cap_share) * seconds[outside]
         expected[outside] = np.where(skip[outside] == 1, 0.0, mean)
         rows = np.flatnonzero(compared_fold == f)
         seconds = scale.duration(log.compared.duration_s[rows])
         features = stage_1_features(log.compared.select(rows), log.compared_evidence[rows], seconds)
         compared[rows] = predict(networks[f], features, seconds, scale).appeal
-    levels = _levels(data, expected, weight * (skip == 0), scales[0].duration(data.duration_s))
-    scales = [replace(scale, **levels) for scale in scales]
-    return _Draft(tuple(networks), tuple(scales), bootstrap, appeal, yardstick.mean(compared))
+    # Calibrated on the log as it is: the weights above serve learning, not the means of a day.
+    factors = levels(data, expected, bootstrap * (skip == 0), scales[0].duration(data.duration_s))
+    scales = [replace(scale, **factors) for scale in scales]
+    mended = shifts(data, skip, skipping, interacting, bootstrap)
+    return _Draft(tuple(networks), tuple(scales), mended, bootstrap, appeal, yardstick.mean(compared))
 
 
 def _finish(
@@ -246,7 +256,7 @@ def _finish(
             own=len(DAY_STATE),
             trust=trust,
         )
-    return Member(draft.networks, leave, returning, scales, centre, leave_fit, return_fit)
+    return Member(draft.networks, leave, returning, scales, draft.shifts, centre, leave_fit, return_fit)
 
 
 def inverse_propensity(propensity: FloatArray) -> FloatArray:
@@ -329,39 +339,6 @@ def _disattenuated(fit: GroupLogit, features: FloatArray, group: NDArray[np.int8
         coefficients[g, 1 + column] = slope / trust[g]
         coefficients[g, 0] -= (slope / trust[g] - slope) * centre
     return GroupLogit(coefficients)
-
-
-def _levels(data: ResponseData, expected: FloatArray, weight: FloatArray, duration_s: FloatArray) -> dict[str, Any]:
-    """Logged over expected seconds by group and length, shrunk towards the ratio over all: ``WatchScale``'s fields."""
-    length = np.log(duration_s)
-    inside = weight > 0
-    edges = np.quantile(length[inside], np.linspace(0, 1, _LENGTHS + 1))
-    place = np.clip(np.searchsorted(edges, length, side="right") - 1, 0, _LENGTHS - 1)
-    bins = [np.flatnonzero(inside & (place == b)) for b in range(_LENGTHS)]
-    bins = [rows for rows in bins if len(rows)]
-    overall = float(weight @ data.watch_s) / max(float(weight @ expected), 1e-9)
-    prior = _LEVEL_PRIOR * float(weight @ expected) / len(bins) / len(GROUPS)
-    levels = [[overall] * len(bins) for _ in GROUPS]
-    for b, rows in enumerate(bins):
-        for g in range(len(GROUPS)):
-            mine = rows[data.group[rows] == g]
-            watched, foreseen = (float(weight[mine] @ column[mine]) for column in (data.watch_s, expected))
-            levels[g][b] = (watched + prior * overall) / max(foreseen + prior, 1e-9)
-    knots = [float(length[rows].mean()) for rows in bins]
-    return {"knots": tuple(knots), "levels": tuple(map(tuple, levels))}
-
-
-def _watch_scale(data: ResponseData, skip: NDArray[np.int8], rows: NDArray[np.int64]) -> WatchScale:
-    known = data.duration_s[rows]
-    known = known[np.isfinite(known) & (known > 0)]
-    if not len(known):
-        raise TrainingError("the response model needs the duration of at least one video; the log has none")
-    scale = WatchScale(1.0, 0.0, float(np.median(known)))
-    watched = rows[skip[rows] == 0]
-    share = data.watch_s[watched] / scale.duration(data.duration_s[watched])
-    cap = max(1.0, float(np.quantile(share, 0.995)))
-    skipped = data.watch_s[rows[skip[rows] == 1]]
-    return replace(scale, cap_share=cap, skip_s=float(skipped.mean()))
 
 
 def _cross_fit(

@@ -21,7 +21,7 @@ def mfh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 # What tells the tests where their own tools and data are.
-KEPT = frozenset({"MFH_TEST_DATA", "MFH_MOTO_SERVER"})
+KEPT = frozenset({"MFH_TEST_DATA", "MFH_MOTO_SERVER", "MFH_TEST_REDIS", "MFH_TEST_POSTGRES"})
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,8 @@ class Ended:
 
 def settings_at(home: Path) -> Settings:
     """Everything below one folder, whatever the environment says."""
-    return Settings(home=home, lake="", lake_endpoint="", pipelines="", mlflow_uri="", feast_registry="")
+    places = ("lake", "lake_endpoint", "pipelines", "mlflow_uri", "feast_registry", "online_store")
+    return Settings(home=home, **dict.fromkeys(places, ""))
 
 
 def context_at(home: Path, *, first_day: date = FIRST, last_day: date | None = None, **changes: Any) -> Context:
@@ -147,12 +148,13 @@ def write_day(
 
 
 def feature_columns(entity: str, rows: int, value: float = 0.0) -> Iterator[tuple[str, pa.Array]]:
-    """Every model input of an entity with the same value in each row."""
+    """Every feature of an entity that models read, with the same value in each row."""
+    lists = {"list": pa.int64(), "ids": pa.int64(), "names": pa.string(), "numbers": pa.float32()}
     for feature in feature_list(Ended.user_attributes):
         if feature.entity == entity:
-            kind = {"list": pa.list_(pa.int64()), "category": pa.string(), "id": pa.int64()}
-            dtype = kind.get(feature.kind, pa.float32())
-            fill = {"list": [], "category": "", "id": -1}.get(feature.kind, value)
+            kind = {"category": pa.string(), "id": pa.int64()}
+            dtype = pa.list_(lists[feature.kind]) if feature.is_list else kind.get(feature.kind, pa.float32())
+            fill = [] if feature.is_list else {"category": "", "id": -1}.get(feature.kind, value)
             yield feature.name, pa.array([fill] * rows, dtype)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.analyse import _caveats, _replay, logged_flags
+from components.analyse import _caveats, _replay, logged_flags, without_secrets
 from components.context import Context, inputs_of
 from components.errors import MissingPartitionError
 from components.heldout import load_heldout, video_arrays
@@ -127,3 +127,13 @@ def test_a_replay_of_other_models_is_refused(context: Context) -> None:
         writer.json("part.json", "another")
     with pytest.raises(MissingPartitionError, match="mfh step replay"):
         _replay(context, DAY)
+
+
+def test_a_report_shows_settings_and_no_password(tmp_path: Path) -> None:
+    identity = context_at(tmp_path).pipeline.identity
+    identity["feed"]["options"] = {"db_password": "hunter2", "API_KEY": "k", "table": "events"}
+    shown_settings = without_secrets(identity)
+    assert shown_settings["feed"]["options"] == {"db_password": "(hidden)", "API_KEY": "(hidden)", "table": "events"}
+    # Nothing of the pipeline's own settings sounds like a secret.
+    own = context_at(tmp_path).pipeline.identity
+    assert without_secrets(own) == own

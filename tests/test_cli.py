@@ -1,5 +1,7 @@
 """The command line: what it writes and prints, and that a mistake costs one sentence and never a traceback."""
 
+import json
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -199,7 +201,10 @@ def test_feast_env_prints_variables_that_a_shell_can_read(own_logs: Path) -> Non
     assert done.exit_code == 0
     lines = done.output.splitlines()
     assert all(line.startswith("export MFH_") for line in lines)
-    assert any(line.startswith('export MFH_FEAST_ROOT="/') for line in lines)
+    said = dict(shlex.split(line)[1].split("=", 1) for line in lines)
+    assert said["MFH_FEAST_ROOT"].startswith("/")
+    # A mapping with quotation marks of its own, which the shell must hand on as it is.
+    assert json.loads(said["MFH_FEAST_ONLINE"])["type"].endswith("RowSqliteOnlineStore")
 
 
 def test_the_installed_command_ends_with_the_status(own_logs: Path) -> None:

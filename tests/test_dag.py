@@ -21,7 +21,7 @@ from components.context import Context
 from components.days import day_range, midnight
 from components.lake import Lake, Partition
 from components.report import DAY_PAGE, find_report
-from components.steps import BY_NAME, STEPS
+from components.steps import AFTER, BY_NAME, STEPS
 from simulator.experiment import Experiment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
@@ -47,91 +47,21 @@ FIXTURE = {
     "groups": {"new_tenure_days": 90},
     "sizes": TINY,
     "train": {"window_days": 2, "epochs": 1, "batch_size": 128},
-    "simulator": {"shards": SHARDS, "ensemble": 2, "epochs": 1, "rollouts": 1, "candidates": 10, "max_slots": 10},
+    "simulator": {
+        "shards": SHARDS,
+        "ensemble": 2,
+        "epochs": 1,
+        "rollouts": 1,
+        "candidates": 10,
+        "max_slots": 10,
+        "fusion_trials": 2,
+    },
     "decision": {"min_users": 10},
     "diagnostics": True,
+    "promotion": {"champion": "rollouts"},
 }
-# A feed that grows has no last day; a pipeline that asks for no diagnostics has no such task.
+# A feed that grows has no last day; a pipeline that asks for no diagnostics and no tuning has no such tasks.
 GROWING = {"name": "growing", "feed": {"kind": "world", "first_day": date(2022, 1, 1)}}
-
-SCRIPT = '''
-"""Run by the tests: argument 1 is a JSON file of what to do, argument 2 where to write what was seen."""
-import json
-import pathlib
-import sys
-from datetime import datetime
-
-from airflow.utils.db import initdb
-
-initdb()
-
-from airflow.dag_processing.dagbag import DagBag
-from airflow.exceptions import ParamValidationError
-from airflow.utils.session import create_session
-
-
-def facts_of(dag):
-    return {
-        "timetable": type(dag.timetable).__name__,
-        "expression": dag.timetable.expression,
-        "zone": dag.timetable.timezone.name,
-        "start": dag.start_date.isoformat(),
-        "end": dag.end_date and dag.end_date.isoformat(),
-        "catchup": dag.catchup,
-        "tags": sorted(dag.tags),
-        "owner": dag.owner,
-        "doc_md": dag.doc_md,
-        "description": dag.description,
-        "params": {name: {"default": dag.params[name], **dag.params.get_param(name).schema} for name in dag.params},
-        "tasks": {
-            task.task_id: {
-                "pool": task.pool,
-                "owner": task.owner,
-                "retries": task.retries,
-                "delay_s": task.retry_delay.total_seconds(),
-                "backoff": bool(task.retry_exponential_backoff),
-                "timeout_s": task.execution_timeout and task.execution_timeout.total_seconds(),
-                "doc_md": task.doc_md,
-                "outlets": [outlet.uri for outlet in task.outlets],
-                "upstream": sorted(task.upstream_task_ids),
-                "mapped": task.is_mapped,
-            }
-            for task in dag.tasks
-        },
-    }
-
-
-def run(dag, moment, conf=None):
-    done = dag.test(logical_date=datetime.fromisoformat(moment), run_conf=conf)
-    with create_session() as session:
-        instances = done.get_task_instances(session=session)
-        return {
-            "state": str(done.state),
-            "interval": [done.data_interval_start.isoformat(), done.data_interval_end.isoformat()],
-            "tasks": sorted([i.task_id, i.map_index, str(i.state), i.try_number] for i in instances),
-            "returned": {
-                i.task_id: i.xcom_pull(task_ids=i.task_id, session=session) for i in instances if i.map_index < 0
-            },
-        }
-
-
-def refusal(dag, moment, conf):
-    try:
-        dag.test(logical_date=datetime.fromisoformat(moment), run_conf=conf)
-    except ParamValidationError as error:
-        return str(error)
-    return None
-
-
-wanted = json.loads(pathlib.Path(sys.argv[1]).read_text())
-bag = DagBag()
-seen = {"import_errors": bag.import_errors, "dags": {name: facts_of(dag) for name, dag in bag.dags.items()}}
-dag = bag.dags["mfh_daily_fixture"]
-seen["refusals"] = [refusal(dag, wanted["moment"], conf) for conf in wanted["malformed"]]
-seen["day"] = run(dag, wanted["moment"])
-seen["first_day"] = run(dag, wanted["first_moment"])
-pathlib.Path(sys.argv[2]).write_text(json.dumps(seen, default=str))
-'''
 
 MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"window_days": "many"}, "window_days"),
@@ -165,8 +95,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Seen:
     fixture = FIXTURE | {"feed": FIXTURE["feed"] | {"folder": str(test_data / "kuairand_fixture")}}
     for pipeline in (fixture, GROWING):
         (home / "pipelines" / f"{pipeline['name']}.yaml").write_text(yaml.safe_dump(pipeline))
+    (home / "pipelines" / "broken.yaml").write_text(
+        "name: broken\nfeed: {kind: world, first_day: 2026-01-01}\nshards: 3\n"
+    )
     context = Context(load_pipeline(home / "pipelines" / "fixture.yaml"), Settings(home=home, lake="", pipelines=""))
-    (folder / "script.py").write_text(SCRIPT)
     zone = context.pipeline.feed.zone
     # A run of dag.test is for the interval that ends at its logical date.
     ends = {key: midnight(day + timedelta(days=1), zone).isoformat() for key, day in DAYS_RUN.items()}
@@ -182,7 +114,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Seen:
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
-    command = [sys.executable, str(folder / "script.py"), str(folder / "wanted.json"), str(folder / "seen.json")]
+    command = [
+        sys.executable,
+        # Safe path: beside the program lie folders of tests that are named like packages.
+        "-P",
+        str(CHECKOUT / "tests" / "dag_script.py"),
+        str(folder / "wanted.json"),
+        str(folder / "seen.json"),
+    ]
     with (folder / "output.log").open("wb") as output:
         done = subprocess.run(command, env=env, cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False)
     tail = "\n".join((folder / "output.log").read_text(errors="replace").splitlines()[-60:])
@@ -203,8 +142,22 @@ def partitions(lake: Lake) -> list[Partition]:
 
 
 def test_every_pipeline_file_is_a_dag_and_nothing_else_is(seen: Seen) -> None:
-    assert seen.airflow["import_errors"] == {}
-    assert sorted(seen.airflow["dags"]) == ["mfh_daily_fixture", "mfh_daily_growing"]
+    # A file that is wrong is an import error that says why, and takes nothing else away.
+    ((file, trace),) = seen.airflow["import_errors"].items()
+    assert Path(file).name == "mfh_pipeline_files.py"
+    assert "broken.yaml" in trace
+    assert "shards: Extra inputs are not permitted" in trace
+    names = ["mfh_daily_fixture", "mfh_daily_growing", "mfh_maintain_fixture", "mfh_maintain_growing"]
+    assert sorted(seen.airflow["dags"]) == names
+    maintain = seen.airflow["dags"]["mfh_maintain_fixture"]
+    assert (maintain["expression"], maintain["zone"]) == ("0 12 * * 6", "Asia/Shanghai")
+    assert maintain["params"]["apply"]["default"] is False, "it only lists, unless it is told to remove"
+    assert set(maintain["tasks"]) == {"maintain"}
+
+
+def test_a_run_that_is_late_is_told_about(seen: Seen) -> None:
+    wanted = ["DagRunQueuedAtDeadline", 6 * 3600.0, "components.deadline.on_deadline", {"pipeline": "fixture"}]
+    assert seen.dag["deadline"] == [wanted]
 
 
 def test_a_run_is_a_local_day_of_the_feed(seen: Seen) -> None:
@@ -233,6 +186,7 @@ def test_the_ui_explains_the_day(seen: Seen) -> None:
         assert task["doc_md"], name
     for step in STEPS:
         assert step.meaning in dag["tasks"][step.name]["doc_md"]
+        assert f"Runbook: `docs/runbooks.md#{step.name}`" in dag["tasks"][step.name]["doc_md"]
 
 
 def test_every_step_is_a_task_that_retries_with_backoff_and_ends(seen: Seen) -> None:
@@ -255,9 +209,9 @@ def test_training_takes_turns_on_the_gpu_pool_and_writers_of_the_online_store_on
 def test_diagnostics_are_a_task_where_the_pipeline_asks_for_them(seen: Seen) -> None:
     tasks, others = seen.dag["tasks"], seen.airflow["dags"]["mfh_daily_growing"]["tasks"]
     assert tasks["diagnose"]["upstream"] == ["train_baseline"]
-    assert sorted(tasks["report"]["upstream"]) == ["analyse", "diagnose"]
-    assert set(others) == {*BY_NAME, "shards"} - {"diagnose"}
-    assert others["report"]["upstream"] == ["analyse"]
+    assert sorted(tasks["report"]["upstream"]) == ["analyse", "diagnose", "feature_report"]
+    assert set(others) == {*BY_NAME, "shards"} - {"diagnose", "tune", "champion"}
+    assert sorted(others["report"]["upstream"]) == ["analyse", "feature_report"]
 
 
 def test_only_simulate_is_mapped_and_nothing_reads_a_log_that_was_not_checked(seen: Seen) -> None:
@@ -266,10 +220,29 @@ def test_only_simulate_is_mapped_and_nothing_reads_a_log_that_was_not_checked(se
     assert tasks["validate_log"]["upstream"] == ["ingest"]
     assert tasks["features"]["upstream"] == ["validate_log"]
     assert tasks["dataset"]["upstream"] == tasks["materialize"]["upstream"] == ["validate_features"]
-    assert sorted(tasks["promote"]["upstream"]) == ["materialize", "report"]
+    assert tasks["check_skew"]["upstream"] == ["materialize"]
+    assert tasks["feature_report"]["upstream"] == ["train_baseline"]
+    assert sorted(tasks["promote"]["upstream"]) == ["champion", "check_skew", "report"]
+    assert sorted(tasks["champion"]["upstream"]) == ["evaluate", "simulate"]
     # Replay holds the response model against the log, beside the rollouts.
-    assert sorted(tasks["replay"]["upstream"]) == ["respond", "train_baseline"]
-    assert sorted(tasks["analyse"]["upstream"]) == ["evaluate", "replay", "simulate"]
+    assert sorted(tasks["tune"]["upstream"]) == ["respond", "train_baseline"]
+    assert sorted(tasks["replay"]["upstream"]) == ["respond", "train_baseline", "tune"]
+    assert sorted(seen.airflow["dags"]["mfh_daily_growing"]["tasks"]["replay"]["upstream"]) == [
+        "respond",
+        "train_baseline",
+    ]
+    assert sorted(tasks["analyse"]["upstream"]) == ["replay", "simulate", "validate_models"]
+
+
+def test_the_dag_waits_as_the_steps_say(seen: Seen) -> None:
+    for name, others in AFTER.items():
+        # The shards of the rollouts are counted by a task of Airflow's own.
+        found = set(seen.dag["tasks"][name]["upstream"]) - {"shards"}
+        assert found == set(others), name
+    order = list(BY_NAME)
+    assert set(AFTER) == set(order)
+    for name, others in AFTER.items():
+        assert all(order.index(one) < order.index(name) for one in others), "the steps stand in a possible order"
 
 
 def test_models_and_report_are_assets(seen: Seen) -> None:
@@ -319,10 +292,8 @@ def test_the_day_leaves_every_partition_in_the_lake(seen: Seen) -> None:
     checked = {("validation_log", str(day)) for day in (*TRAINED, HELD, DAY)}
     outputs = ["training_set", "model_treatment", "model_baseline", "evaluation", "response", "replay", "experiment"]
     outputs += [
-        "diagnostics",
-        "report",
-        "promotion",
-        "validation_features",
+        *("diagnostics", "report", "promotion"),
+        *("validation_features", "validation_training_set", "validation_models"),
         *(f"rollouts-{n}-of-{SHARDS}" for n in range(SHARDS)),
     ]
     assert checked | {(name, str(DAY)) for name in outputs} <= set(runs)

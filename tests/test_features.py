@@ -12,11 +12,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.context import Context
-from components.feature_list import PRIOR_STRENGTH, RATES, WINDOWS, Entity
-from components.features import ENTITIES, features, partial_of, window_sums
-from tests.small_lake import FIRST, Row, at, context_at, day_at, log_table, shown, write_day
+from components.errors import SchemaChangedError
+from components.feature_list import (
+    AFFINITIES,
+    AFFINITY_STRENGTH,
+    PRIOR_STRENGTH,
+    RATES,
+    TOP_AFFINITIES,
+    WINDOWS,
+    Entity,
+)
+from components.features import ENTITIES, features
+from components.feed.schema import BEHAVIOURS
+from components.partials import MICRO, affinity_partial_of, partial_of
+from components.snapshots import affinities, window_sums
+from tests.small_lake import FIRST, ZONE, Row, at, context_at, day_at, log_table, shown, write, write_day
 
 LENGTH = 4
+
+# On both sides of every window's edge.
+AGES = (0, 1, 2, 3, 6, 7, 13, 14, 29)
 
 
 def random_rows(seed: int, day: date, users: int = 4, videos: int = 5, rows: int = 12) -> list[Row]:
@@ -30,7 +45,7 @@ def random_rows(seed: int, day: date, users: int = 4, videos: int = 5, rows: int
             "session_id": user * 100 + draw.randrange(3),
             "watch_ms": draw.choice([0, 700, 4_000, 35_000]),
             "duration_ms": draw.choice([None, 1_000, 10_000]),
-            **{name: draw.choice([None, 0, 1]) for name in ("click", "finish", "skip", "long_view", "like")},
+            **{name: draw.choice([None, 0, 1]) for name in BEHAVIOURS},
         }
         found.append(shown(user, draw.randrange(videos), moment, **changes))
     return found
@@ -68,12 +83,43 @@ def expected_snapshot(days: dict[int, list[Row]], entity: Entity, length: int) -
                 prior = all_total / all_rows if all_rows else None
                 rate = None if prior is None else (total + PRIOR_STRENGTH * prior) / (rows + PRIOR_STRENGTH)
                 found[one][f"{entity}_{name}_rate_{window}d"] = rate
-    if entity == "user":
-        for one in everyone:
-            rows = [row for age, rows in days.items() if age < max(WINDOWS) for row in rows if row[key] == one]
-            order = {id(row): position for position, row in enumerate(sorted_rows(rows))}
-            watched = [row for row in sorted(rows, key=lambda row: -order[id(row)]) if row["watch_ms"] > 0]
-            found[one]["user_last_videos"] = [row["video_id"] for row in watched][:length]
+    everything = [(age, row) for age, rows in days.items() for row in rows]
+    for one in everyone:
+        mine = [(age, row) for age, row in everything if row[key] == one]
+        for name in BEHAVIOURS:
+            for window in WINDOWS:
+                counted = sum(row[name] or 0 for age, row in mine if age < window)
+                found[one][f"{entity}_{name}_count_{window}d"] = counted
+        found[one][f"{entity}_idle_days"] = min(age for age, _ in mine)
+        found[one] |= user_habits(mine, length) if entity == "user" else video_habits(mine, everything)
+    return found
+
+
+def user_habits(mine: list[tuple[int, Row]], length: int) -> dict[str, Any]:
+    """Lists, active days and hours of one user."""
+    newest = sorted_rows([row for _, row in mine])[::-1]
+    hours = [row["event_time"].astimezone(ZONE).hour for _, row in mine]
+    kept = {"user_last_videos": "watch_ms", "user_last_long_viewed": "long_view", "user_last_liked": "like"}
+    return {
+        **{name: [row["video_id"] for row in newest if row[source]][:length] for name, source in kept.items()},
+        "user_active_days_30d": len({age for age, _ in mine}),
+        "user_hour_shares_30d": pytest.approx([hours.count(hour) / len(hours) for hour in range(24)]),
+    }
+
+
+def video_habits(mine: list[tuple[int, Row]], everything: list[tuple[int, Row]]) -> dict[str, Any]:
+    """Freshness of one video, and what its creator got."""
+    creator = mine[0][1]["creator_id"]
+    made = [row for _, row in everything if row["creator_id"] == creator]
+    last, week = (sum(age < days for age, _ in mine) for days in (1, 7))
+    found: dict[str, Any] = {"video_freshness": last / week if week else 0.0}
+    found["video_creator_impressions_30d"] = len(made)
+    for name in RATES:
+        total, rows = mean_of([value_of(row, name) for row in made])
+        all_total, all_rows = mean_of([value_of(row, name) for _, row in everything])
+        prior = all_total / all_rows if all_rows else None
+        rate = None if prior is None else (total + PRIOR_STRENGTH * prior) / (rows + PRIOR_STRENGTH)
+        found[f"video_creator_{name}_rate_30d"] = rate
     return found
 
 
@@ -82,11 +128,8 @@ def sorted_rows(rows: list[Row]) -> list[Row]:
 
 
 def snapshot_of(days: dict[int, list[Row]], entity: Entity, length: int) -> dict[int, dict[str, Any]]:
-    parts = []
-    for age, rows in days.items():
-        part = partial_of(log_table(rows), entity, length)
-        parts.append(part.append_column("age", pa.array([age] * part.num_rows, pa.int64())))
-    table = window_sums(pa.concat_tables(parts), entity, length)
+    partials = {age: partial_of(log_table(rows), entity, length, ZONE.key) for age, rows in days.items()}
+    table = window_sums(partials, entity, length)
     return {row.pop(f"{entity}_id"): row for row in table.to_pylist()}
 
 
@@ -101,24 +144,27 @@ def assert_snapshot(found: dict[int, dict[str, Any]], expected: dict[int, dict[s
 
 
 def days_of(seed: int, ages: list[int], **sizes: int) -> dict[int, list[Row]]:
-    return {age: random_rows(seed, day_at(20 - age), **sizes) for age in ages}
+    return {age: random_rows(seed, day_at(40 - age), **sizes) for age in ages}
 
 
 @pytest.mark.parametrize("entity", ENTITIES)
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 10_000), ages=st.sets(st.sampled_from([0, 1, 2, 3, 6, 7, 12, 13]), min_size=1, max_size=3))
+@given(
+    seed=st.integers(0, 10_000),
+    ages=st.sets(st.sampled_from(AGES), min_size=1, max_size=3),
+)
 def test_a_snapshot_is_what_loops_over_the_rows_give(entity: Entity, seed: int, ages: set[int]) -> None:
     days = days_of(seed, sorted(ages))
     assert_snapshot(snapshot_of(days, entity, LENGTH), expected_snapshot(days, entity, LENGTH))
 
 
-@pytest.mark.parametrize(("age", "windows"), [(0, 4), (1, 3), (2, 3), (3, 2), (6, 2), (7, 1), (13, 1)])
+@pytest.mark.parametrize(("age", "windows"), list(zip(AGES, (5, 4, 4, 3, 3, 2, 2, 1, 1), strict=True)))
 def test_a_day_counts_in_the_windows_that_reach_it(age: int, windows: int) -> None:
-    found = snapshot_of({age: [shown(1, 10, at(day_at(20 - age), 12))]}, "user", LENGTH)[1]
+    found = snapshot_of({age: [shown(1, 10, at(day_at(40 - age), 12))]}, "user", LENGTH)[1]
     counts = [found[f"user_impressions_{window}d"] for window in WINDOWS]
-    assert counts == [0.0] * (4 - windows) + [1.0] * windows
+    assert counts == [0.0] * (5 - windows) + [1.0] * windows
     seconds = [found[f"user_watch_s_{window}d"] for window in WINDOWS]
-    assert seconds == [0.0] * (4 - windows) + [5.0] * windows
+    assert seconds == [0.0] * (5 - windows) + [5.0] * windows
 
 
 def test_a_rate_is_drawn_towards_the_mean_of_everyone() -> None:
@@ -141,7 +187,7 @@ def test_completion_is_cut_at_twice_the_length_and_unknown_without_one() -> None
         shown(1, 2, at(day_at(20), 10), watch_ms=90_000, duration_ms=None),
     ]
     partial = partial_of(log_table(rows), "user", LENGTH).to_pylist()
-    assert [(row["completion_sum"], row["completion_n"]) for row in partial] == [(2.0, 1.0)]
+    assert [(row["completion_sum"], row["completion_n"]) for row in partial] == [(2.0 * MICRO, 1.0)]
 
 
 def test_last_videos_are_watched_ones_newest_first_and_cut() -> None:
@@ -154,6 +200,44 @@ def test_last_videos_are_watched_ones_newest_first_and_cut() -> None:
     found = snapshot_of(days, "user", LENGTH)
     assert found[1]["user_last_videos"] == [3, 1, 6, 5]
     assert found[2]["user_last_videos"] == []
+
+
+def topics_of(days: dict[int, list[Row]]) -> dict[int, dict[str, Any]]:
+    """Topics of users whose videos have the topic of their last digit."""
+    users = window_sums(
+        {age: partial_of(log_table(rows), "user", LENGTH) for age, rows in days.items()}, "user", LENGTH
+    )
+    parts = {}
+    for age, rows in days.items():
+        log = log_table(rows)
+        names = [None if video % 10 == 9 else f"t{video % 10}" for video in log["video_id"].to_pylist()]
+        parts[age] = affinity_partial_of(log, pa.chunked_array([pa.array(names, pa.string())]))
+    return {row.pop("user_id"): row for row in affinities(parts, users, AFFINITIES[0]).to_pylist()}
+
+
+def test_topics_are_those_seen_most_with_shares_and_lifts_over_the_users_own_rate() -> None:
+    today, before = day_at(20), day_at(19)
+    days = {
+        0: [shown(1, video, at(today, 8, video), like=int(video == 1)) for video in (1, 11, 2, 9)],
+        1: [shown(1, 1, at(before, 8), like=1), shown(2, 9, at(before, 9), like=0)],
+    }
+    found = topics_of(days)
+    assert found[1]["user_topics"] == ["t1", "t2"]
+    assert found[1]["user_topic_shares"] == pytest.approx([3 / 4, 1 / 4])
+    # Two likes of six everywhere; user 1 liked two of five, and two of three on t1.
+    own = (2 + PRIOR_STRENGTH * 2 / 6) / (5 + PRIOR_STRENGTH)
+    expected = [(2 - 3 * own) / (3 + AFFINITY_STRENGTH), (0 - own) / (1 + AFFINITY_STRENGTH)]
+    assert found[1]["user_topic_like_lifts"] == pytest.approx(expected)
+    assert found[2] == {name: [] for name in found[1]}, "a video without a topic says nothing"
+
+
+def test_only_so_many_topics_are_kept_and_unrecorded_behaviours_lift_nothing() -> None:
+    rows = [shown(1, 100 + n, at(day_at(20), 9, n), click=None) for n in range(TOP_AFFINITIES + 3)]
+    log = log_table(rows)
+    users = window_sums({0: partial_of(log, "user", LENGTH)}, "user", LENGTH)
+    found = affinities({0: affinity_partial_of(log, log["video_id"])}, users, AFFINITIES[1]).to_pylist()[0]
+    assert found["user_creators"] == list(range(100, 100 + TOP_AFFINITIES))
+    assert found["user_creator_click_lifts"] == [0.0] * TOP_AFFINITIES
 
 
 def test_sums_do_not_depend_on_how_threads_split_the_rows() -> None:
@@ -245,15 +329,39 @@ def test_a_second_run_builds_only_its_own_day_again(tmp_path: Path) -> None:
 
 
 def test_a_day_that_is_read_anew_changes_exactly_the_snapshots_that_count_it(tmp_path: Path) -> None:
-    context = lake_of(tmp_path, 17, rows=4, ttl_days=1)
-    features(context, day_at(16))
+    context = lake_of(tmp_path, 33, rows=4, ttl_days=1)
+    features(context, day_at(32))
     before = {entity: hashes(context, entity) for entity in ENTITIES}
-    assert list(before["user"]) == [day_at(index) for index in range(12, 17)]
+    assert list(before["user"]) == [day_at(index) for index in range(28, 33)]
     changed = day_at(1)
     write_day(context, changed, [*random_rows(7, changed, rows=4), shown(99, 1, at(changed, 3))])
-    features(context, day_at(16))
+    features(context, day_at(32))
     for entity in ENTITIES:
         after = hashes(context, entity)
         moved = {day for day in after if after[day] != before[entity][day]}
-        # The snapshot of the 14th day after counts it for the last time.
-        assert moved == {day for day in after if day < changed + timedelta(days=14)}
+        # The snapshot of the 29th day after counts it for the last time.
+        assert moved == {day for day in after if day < changed + timedelta(days=30)}
+
+
+@pytest.mark.parametrize("change", ["missing", "retyped"])
+def test_a_changed_source_column_is_named_before_anything_is_written(tmp_path: Path, change: str) -> None:
+    context = lake_of(tmp_path, 3)
+    log = context.data.get("log", day_at(1)).table()
+    at_like = log.column_names.index("like")
+    retyped = log.set_column(at_like, "like", pa.array(["yes"] * log.num_rows))
+    write(context, "log", day_at(1), log.drop_columns("like") if change == "missing" else retyped)
+    found = "missing" if change == "missing" else "string"
+    with pytest.raises(SchemaChangedError, match=f"log of {day_at(1)}: column 'like' is {found}"):
+        features(context, day_at(2))
+    for name in ("user_partial", "video_partial", "user_features", "video_features"):
+        assert context.data.days(name) == [], name
+
+
+def test_columns_of_nothing_but_nulls_are_named_and_no_error(tmp_path: Path) -> None:
+    context = context_at(tmp_path, features={"last_videos": LENGTH})
+    write_day(context, FIRST, [shown(1, 10, at(FIRST, 9), like=None), shown(2, 11, at(FIRST, 10), like=None)])
+    empty = features(context, FIRST).facts["all_null"]
+    assert {"user_like_rate_1d", "user_like_rate_30d", "video_like_rate_7d", "video_creator_like_rate_30d"} <= set(
+        empty
+    )
+    assert not any("click" in name for name in empty)

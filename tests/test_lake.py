@@ -3,63 +3,31 @@
 import json
 import math
 import multiprocessing
-import os
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from pyarrow.fs import S3FileSystem
 
 from components.config import Settings
 from components.errors import LakeError, MissingPartitionError
 from components.lake import MANIFEST, RUN_RECORD, Lake
-from tests.conftest import CHECKOUT, give_up
+from tests.servers import S3_KEY, s3
 
 DAY = date(2022, 4, 28)
 NEXT = date(2022, 4, 29)
-KEY = "testing"
+KEY = S3_KEY
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint(free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """moto's server with an empty bucket ``lake``."""
-    server = Path(os.environ.get("MFH_MOTO_SERVER") or CHECKOUT / ".venv-moto" / "bin" / "moto_server")
-    if not server.exists():
-        give_up(f"{server} is missing; 'make test' installs it")
-    port = free_port()
-    log = tmp_path_factory.mktemp("moto") / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen([server, "-H", "127.0.0.1", "-p", str(port)], stdout=output, stderr=output)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while not _answers(url):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        fs = S3FileSystem(
-            endpoint_override=url, scheme="http", access_key=KEY, secret_key=KEY, allow_bucket_creation=True
-        )
-        fs.create_dir("lake")
+    with s3(free_port(), tmp_path_factory.mktemp("moto")) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code < 500
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture

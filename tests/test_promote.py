@@ -1,61 +1,29 @@
 """Promotion in a real MLflow registry on SQLite: which alias moves, and when nothing may."""
 
-import shutil
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from components.context import Context, StepResult
 from components.errors import MissingPartitionError
 from components.promote import promote
 from simulator.experiment import Decision
-from tests.simulator.experiment_example import example
-from tests.small_lake import context_at, day_at
+from tests.registry_lake import NAME, analysed, client_of
+from tests.small_lake import day_at
 
+pytest_plugins = ["tests.registry_lake"]
 pytestmark = pytest.mark.integration
-
-NAME = "mfh_small"
-
-
-@pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database with all its tables and nothing in them: making it takes seconds."""
-    home = tmp_path_factory.mktemp("registry")
-    (home / "mlflow").mkdir()
-    uri = context_at(home).settings.mlflow_tracking_uri
-    assert list(MlflowClient(uri, uri).search_registered_models()) == []
-    return home / "mlflow" / "mlflow.db"
 
 
 @pytest.fixture
-def context(empty_registry: Path, tmp_path: Path) -> Context:
-    (tmp_path / "home" / "mlflow").mkdir(parents=True)
-    shutil.copy(empty_registry, tmp_path / "home" / "mlflow" / "mlflow.db")
-    return context_at(tmp_path / "home", promote=True)
-
-
-def analysed(context: Context, day: date, decision: Decision, weights: str = "") -> None:
-    """The day's experiment and bundles, as the steps before would have left them."""
-    record = example()
-    verdict = record.verdict.model_copy(update={"decision": decision})
-    with context.runs.write("experiment", day, context.pipeline.config_hash) as writer:
-        writer.text("experiment.json", record.model_copy(update={"verdict": verdict}).model_dump_json())
-    for role in ("treatment", "baseline"):
-        with context.runs.write(f"model_{role}", day, context.pipeline.config_hash) as writer:
-            writer.bytes("weights.safetensors", f"{role} of {day}{weights}".encode())
+def context(registry_context: Context) -> Context:
+    return registry_context
 
 
 def promoted(context: Context, day: date, decision: Decision = "ship") -> StepResult:
     analysed(context, day, decision)
     return promote(context, day)
-
-
-def client_of(context: Context) -> MlflowClient:
-    uri = context.settings.mlflow_tracking_uri
-    return MlflowClient(uri, uri)
 
 
 def aliases(context: Context) -> dict[str, tuple[str, str]]:
@@ -156,9 +124,12 @@ def test_the_record_of_the_decision_does_not_depend_on_the_registry(context: Con
     promoted(context, day_at(6), "ship")
     assert promote(context, day_at(3)).outputs == first
     record = context.runs.get("promotion", day_at(3)).json("decision.json")
+    (guardrail,) = record.pop("guardrails")
+    assert (guardrail["name"], guardrail["state"]) == ("quality against the baseline", "kept")
     assert record == {
         "decision": "hold",
         "alias": "challenger",
+        "reason": "the verdict is hold",
         "bundle": context.runs.get("model_treatment", day_at(3)).content_hash,
         "model": NAME,
     }

@@ -17,7 +17,7 @@ from components.replay import replay_logged
 from components.replay_random import SET, Exposures, replay_exposures, replay_random
 from components.train import Role
 from simulator.offpolicy.record import Cell, OffPolicy
-from simulator.policy import Scorer
+from simulator.policy import Fusion, Ranker
 from tests.small_lake import Row, at, context_at, day_at, feature_columns, shown, write
 from tests.test_heldout import write_heldout
 
@@ -93,11 +93,14 @@ class Taste:
         return np.column_stack([liked, liked * 0, liked * 0])
 
 
-def arms(held: Heldout) -> dict[Role, Scorer]:
+FUSION = Fusion({"long_view": 1.0})
+
+
+def arms(held: Heldout) -> dict[Role, Ranker]:
     ids = held.videos["video_id"].to_numpy()
     return {
-        "treatment": Taste(ids, lambda one: (one % 5).astype(float)),
-        "baseline": Taste(ids, lambda one: -(one % 5).astype(float)),
+        "treatment": Ranker(Taste(ids, lambda one: (one % 5).astype(float)), FUSION),
+        "baseline": Ranker(Taste(ids, lambda one: -(one % 5).astype(float)), FUSION),
     }
 
 
@@ -272,7 +275,7 @@ def test_users_are_thinned_whole_to_bound_the_cost(tmp_path: Path) -> None:
 
 def test_a_feed_without_sets_or_random_exposures_says_so(tmp_path: Path) -> None:
     context = context_at(tmp_path)
-    found = replay_random(context, day_at(1), {"holdout_day": DAY.isoformat()}, {})
+    found = replay_random(context, day_at(1), {"holdout_day": DAY.isoformat()})
     assert "neither candidate sets" in (found.reason or "")
     assert found.cells == ()
     write_heldout(context, logged_day(2)[0])
@@ -303,12 +306,12 @@ def exposures(users: int, each: int, pool: int) -> Exposures:
 def test_random_exposures_are_replayed_with_random_sets(tmp_path: Path) -> None:
     pool = 40
     found_in = exposures(users=600, each=20, pool=pool)
-    scorers: Mapping[Role, Scorer] = {
-        "treatment": Taste(np.arange(pool), lambda one: one.astype(float)),
-        "baseline": Taste(np.arange(pool), lambda one: one * 0.0),
+    rankers: Mapping[Role, Ranker] = {
+        "treatment": Ranker(Taste(np.arange(pool), lambda one: one.astype(float)), FUSION),
+        "baseline": Ranker(Taste(np.arange(pool), lambda one: one * 0.0), FUSION),
     }
     request = {"surface": "feed", "hour": 9}
-    found = replay_exposures(context_at(tmp_path), DAY.isoformat(), found_in, scorers, request)
+    found = replay_exposures(context_at(tmp_path), DAY.isoformat(), found_in, rankers, request)
     best = np.array([comb(i, SET - 1) / comb(pool, SET) for i in range(pool)])
     for part in ("random_sets", "measured_rates"):
         for name in ("ips", "snips"):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -126,26 +127,38 @@ def test_mtnas_searches_its_route_and_trains_it(home: Path) -> None:
     assert Route.parse(fitted.recipe.search.route).text() == fitted.recipe.search.route
 
 
-def test_processes_that_torchrun_starts_share_a_training(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_processes_that_torchrun_starts_share_a_training(
+    home: Path, tmp_path: Path, hosts: int, free_port: Callable[[], int]
+) -> None:
     context = prepared(at(home), DAY)
     train(context, DAY, "treatment")
     alone = trained(context)
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(context.pipeline.model_dump(mode="json")), encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    # As deploy/README.md says it: the same line on every host.
+    meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "mfh"]
+    shape = ["--nnodes", str(hosts), "--nproc-per-node", str(2 // hosts)]
+    command = [sys.executable, "-m", "torch.distributed.run", *shape, *meet, "--local-addr", "127.0.0.1", "-m"]
     command += ["components.cli", "step", "train_treatment", "--date", DAY.isoformat(), "--pipeline", str(file)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MFH_")}
-    done = subprocess.run(
-        command,
-        cwd=CHECKOUT,
-        env=environment | {"MFH_HOME": str(home), "MFH_MLFLOW_URI": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    environment |= {"MFH_LAKE": context.settings.lake_root, "MFH_MLFLOW_URI": ""}
+    started = [
+        subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            # Hosts share nothing but the lake.
+            env=environment | {"MFH_HOME": str(tmp_path / f"host-{host}")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for host in range(hosts)
+    ]
+    ended = [host.communicate(timeout=240) for host in started]
+    assert [host.returncode for host in started] == [0] * hosts, ended
+    lines = [line for output, _ in ended for line in output.splitlines()]
+    records = [json.loads(line) for line in lines if line.startswith("{")]
     # Both processes tell of the one bundle that the first has written.
     assert len(records) == 2
     assert records[0]["outputs"] == records[1]["outputs"]

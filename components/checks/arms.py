@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components.arms import configured_fusion
 from components.checks.worlds import WorldDay
 from components.inputs import GROUPS
 from components.simulate import ranking
 from simulator import draws
-from simulator.policy import Fusion
+from simulator.policy import Ranker
 from simulator.serving import Ranking
 
 FloatArray = NDArray[np.float64]
@@ -120,8 +121,8 @@ def _learned(day: WorldDay, name: str) -> Ranking:
     table = day.table.slice(0, int(_HALF * day.table.num_rows)) if half else day.table
     recipe = pipeline.recipe(name.removesuffix("_half"))
     fitted = trainer.fit(recipe, settings, pipeline.tasks, GROUPS, day.spec, table)
-    fusion = Fusion({str(task): weight for task, weight in pipeline.simulator.fusion.items()})
-    return ranking(PairScorer(fitted, day.held.sessions, day.held.videos), fusion, day.held)
+    scorer = PairScorer(fitted, day.held.sessions, day.held.videos)
+    return ranking(Ranker(scorer, configured_fusion(day.context)), day.held)
 
 
 def _random(day: WorldDay) -> Ranking:

@@ -37,6 +37,7 @@ _CODE = (
     "simulator/response.py",
     "simulator/response_data.py",
     "simulator/response_fit.py",
+    "simulator/response_levels.py",
     "simulator/response_state.py",
     "simulator/scores.py",
     "simulator/serving.py",
@@ -186,4 +187,14 @@ def _code_of(text: str) -> str:
             and isinstance(body[0].value.value, str)
         ):
             body[:] = body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    return repr(_shape(tree))
+
+
+def _shape(node: Any) -> Any:
+    """A syntax tree as nested lists without what is empty: Python's own dump spells that out differently by version."""
+    if isinstance(node, list):
+        return [_shape(one) for one in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+    return [type(node).__name__, *((name, _shape(value)) for name, value in fields)]

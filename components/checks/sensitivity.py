@@ -21,7 +21,7 @@ from components.steps import run_step
 from simulator.analysis import metric_results
 from simulator.decision import decide
 from simulator.logit import GroupLogit
-from simulator.policy import Fusion
+from simulator.policy import Fusion, Ranker
 from simulator.response import Member, ResponseModel
 from simulator.response_state import APPEALS, DAY_STATE, LEAVE_STATE
 from simulator.serving import Ranking
@@ -64,7 +64,7 @@ def check_sensitivity(notify: Notify, size: Size | None = None) -> Found:
         weights = {str(task): weight for task, weight in pipeline.simulator.fusion.items()}
 
         def rankings(fusion: dict[str, float]) -> dict[str, Ranking]:
-            learned = {name: ranking(scorer, Fusion(fusion), day.held) for name, scorer in scorers.items()}
+            learned = {name: ranking(Ranker(scorer, Fusion(fusion)), day.held) for name, scorer in scorers.items()}
             return {**learned, BASELINE: popular}
 
         rolled = pipeline.simulator

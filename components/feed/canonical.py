@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from components.config import FeedSettings
 from components.days import bounds, bounds_us
 from components.errors import EmptyDayError, SourceError
+from components.feed.label_rules import LABEL_REASONS, contradictions
 from components.feed.schema import (
     ATTRIBUTE_PREFIX,
     BEHAVIOURS,
@@ -42,6 +43,7 @@ REASONS = (
     "no_duration",
     "bad_behaviour",
     "bad_propensity",
+    *LABEL_REASONS,
 )
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -248,6 +250,7 @@ def _refusals(log: pa.Table, duration: pa.ChunkedArray, feed: FeedSettings, day:
         values = log.column("propensity")
         # NaN compares as false with everything, so it is refused as well.
         masks["bad_propensity"] = _true(pc.invert(pc.and_(pc.greater(values, 0), pc.less_equal(values, 1))))
+    masks |= contradictions(log, duration)
     codes = np.zeros(log.num_rows, dtype=np.int8)
     for code, reason in enumerate(REASONS, start=1):
         codes[(codes == 0) & masks[reason]] = code

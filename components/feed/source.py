@@ -7,7 +7,7 @@ from typing import Protocol
 
 from components.config import Feed, FilesFeed, KuaiRandFeed, PythonFeed, WorldFeed
 from components.errors import ConfigError, OutsideFeedError
-from components.feature_list import Feature, feature_list
+from components.feature_list import Feature, catalogue, feature_list
 from components.feed.schema import DayTables
 
 
@@ -77,8 +77,21 @@ def open_source(feed: Feed) -> Source:
     return _python_source(feed)
 
 
+def catalogue_of(feed: Feed) -> tuple[Feature, ...]:
+    """Every feature of a feed, statistics that no model reads included: see ``components.feature_list``.
+
+    Args:
+        feed: The feed's settings.
+
+    Returns:
+        The list, in the order of the views' columns.
+    """
+    source = open_source(feed)
+    return catalogue(source.user_attributes, past=getattr(source, "has_past", False))
+
+
 def features_of(feed: Feed) -> tuple[Feature, ...]:
-    """The features of a feed: see ``components.feature_list``.
+    """The features of a feed that models read: see ``components.feature_list``.
 
     Args:
         feed: The feed's settings.

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 
 from components.errors import BundleError, MfhError
+from components.models.crosses import Cross
 from components.models.curves import EpochLoss
 from components.models.fields import InputSpec, Vocabularies
 from components.models.fitted import Fitted, Ranker
@@ -83,6 +84,7 @@ def load(files: Mapping[str, bytes]) -> Fitted:
         tasks = TypeAdapter(tuple[Task, ...]).validate_python(content["tasks"])
         group_names = tuple(content["group_names"])
         columns: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["spec"].items()}
+        columns["crosses"] = tuple(Cross(**cross) for cross in columns.get("crosses", ()))
         spec = InputSpec(**columns)
         vocab = Vocabularies.from_json(files[VOCAB].decode(), spec)
         history = tuple(EpochLoss(**record) for record in content["history"])

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.errors import BundleError, ConfigError, SourceError
+from components.models.crosses import Cross
 
 # Rows far outside the training window's range saturate instead of driving the network to infinity.
 NUMERIC_LIMIT = 10.0
@@ -35,6 +36,7 @@ class InputSpec:
         user_columns: Columns that are a user's.
         video_columns: Columns that are a video's.
         context_columns: Columns that belong to the request or to the pair.
+        crosses: How those numeric columns come about that belong to the pair.
     """
 
     ids: tuple[str, ...]
@@ -44,6 +46,7 @@ class InputSpec:
     user_columns: tuple[str, ...] = ()
     video_columns: tuple[str, ...] = ()
     context_columns: tuple[str, ...] = ()
+    crosses: tuple[Cross, ...] = ()
 
     def __post_init__(self) -> None:
         sides = (*self.user_columns, *self.video_columns, *self.context_columns)
@@ -57,6 +60,9 @@ class InputSpec:
             )
         if self.history is not None and HISTORY_ID not in self.ids:
             raise ConfigError(f"history {self.history!r} needs {HISTORY_ID!r} among the id columns")
+        crossed = {cross.name for cross in self.crosses}
+        if stray := sorted(crossed - (set(self.numeric) & set(self.context_columns))):
+            raise ConfigError(f"crosses {stray} must be numeric and context columns")
 
     @property
     def indexed(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.errors import SourceError
+from components.models.crosses import CrossTable
 from components.models.fields import encode
 from components.models.fitted import Fitted
 
@@ -15,18 +16,21 @@ class PairScorer:
     """A model that scores pairs of rows of two tables.
 
     The encoder's output is a concatenation, so the parts of x that come from a user, a video and a request are encoded
-    apart, each with zeros in the others' places, and their sum is x to the bit.
+    apart, each with zeros in the others' places, and their sum is x to the bit. Inputs that belong to the pair (the
+    spec's crosses) are looked up in the users' lists and encoded with the request.
 
     Args:
         fitted: The model.
-        users: One row per user with the spec's user columns.
-        videos: One row per video with the spec's video columns.
+        users: One row per user with the spec's user columns and the lists of its crosses.
+        videos: One row per video with the spec's video columns and the items of its crosses.
     """
 
     def __init__(self, fitted: Fitted, users: pa.Table, videos: pa.Table) -> None:
         self.fitted = fitted
         self._users = self._part(users, fitted.spec.user_columns)
         self._videos = self._part(videos, fitted.spec.video_columns)
+        crosses = fitted.spec.crosses
+        self._crosses = CrossTable(users, videos, crosses) if crosses else None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -53,7 +57,7 @@ class PairScorer:
         Args:
             user_index: Integer [N], rows of the users' table.
             video_index: Integer [N], rows of the videos' table.
-            context: N rows with the spec's context columns; None only for a spec without any.
+            context: N rows with the spec's context columns, its crosses left out; None only for a spec without any.
             group: Integer [N], each pair's user group, 0 to k - 1.
 
         Returns:
@@ -69,6 +73,9 @@ class PairScorer:
             raise SourceError(f"users, videos, context and groups of pairs differ in length: {sorted(lengths)}")
         if context is None and fitted.spec.context_columns:
             raise SourceError(f"the model reads context columns {fitted.spec.context_columns}, but none were given")
+        if context is not None and self._crosses is not None:
+            for name, column in self._crosses.columns(user_index, video_index).items():
+                context = context.append_column(name, column)
         request = None if context is None else self._part(context, fitted.spec.context_columns)
         users = torch.from_numpy(np.asarray(user_index, np.int64)).to(fitted.device)
         videos = torch.from_numpy(np.asarray(video_index, np.int64)).to(fitted.device)

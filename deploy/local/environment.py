@@ -8,9 +8,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from components.config import Settings
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 USER = "admin"
+BACKFILL_POOL = "backfill"
 # Under load the scheduler holds SQLite's one write lock for longer than the driver's five seconds.
 SQLITE_CONNECT_ARGS = {"timeout": 60}
 # A dictionary of its own: Airflow writes into the other one.
@@ -33,7 +36,9 @@ def airflow_settings(home: Path, port: int, dags: Path) -> dict[str, str]:
     private = _secrets(airflow_home)
     return {
         "MFH_HOME": str(home),
-        "PYTHONPATH": str(CHECKOUT),
+        "MFH_BACKFILL_POOL": BACKFILL_POOL,
+        # The second holds Airflow's cluster policy: backfills wait for the daily run.
+        "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "deploy" / "policy")]),
         "AIRFLOW_HOME": str(airflow_home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -49,7 +54,7 @@ def airflow_settings(home: Path, port: int, dags: Path) -> dict[str, str]:
         "AIRFLOW__CORE__AUTH_MANAGER": (
             "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
         ),
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in users().items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(password_file(home)),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{airflow_home / 'airflow.db'}",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": f"{__name__}.SQLITE_CONNECT_ARGS",
@@ -105,19 +110,29 @@ def process_environment(settings: Mapping[str, str]) -> dict[str, str]:
     return merged
 
 
+def users() -> dict[str, str]:
+    """Who may sign in, with SimpleAuthManager's role: the admin, and those of ``MFH_UI_USERS``.
+
+    An operator backfills and clears tasks (role ``user``) and sees neither connections nor variables.
+    """
+    further = dict(one.split(":") for one in Settings().ui_users.split(",") if one)
+    return {USER: "admin"} | {name: "user" if role == "operator" else role for name, role in further.items()}
+
+
 def password_file(home: Path) -> Path:
     """Where the UI's generated password lies: JSON, user to password."""
     return home / "airflow" / "simple_auth_manager_passwords.json.generated"
 
 
 def read_password(home: Path) -> str:
-    """The UI's password, made on first use."""
+    """The admin's password, made on first use with those of all users."""
     path = password_file(home)
-    if not path.exists():
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    made = {name: secrets.token_urlsafe(12) for name in users() if name not in known}
+    if made:
         # Written here rather than by Airflow, which would print it into a log and leave the file readable to all.
-        _write_private(path, json.dumps({USER: secrets.token_urlsafe(12)}) + "\n")
-    password: str = json.loads(path.read_text(encoding="utf-8"))[USER]
-    return password
+        _write_private(path, json.dumps(known | made) + "\n")
+    return (known | made)[USER]
 
 
 def _secrets(airflow_home: Path) -> dict[str, str]:

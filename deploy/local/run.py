@@ -15,10 +15,11 @@ from pathlib import Path
 from components.config import Pipeline, Settings, load_pipeline
 from components.context import Context
 from components.errors import ConfigError, MfhError
+from components.store import open_store
 from deploy.local.client import AirflowClient, Backfill, DagRun
 from deploy.local.foreground import INTERRUPTED, end_on_term
 from deploy.local.progress import ProgressDisplay
-from deploy.local.stack import Stack
+from deploy.local.stack import EMBEDDED_RESTARTS, Stack
 
 DEFAULT_PORT = 8080
 FAILED_TASK = frozenset({"failed", "upstream_failed"})
@@ -65,6 +66,8 @@ def _run(options: argparse.Namespace) -> int:
     pipeline = load_pipeline(_pipeline_file(settings, options))
     first, last = backfill_days(pipeline, options.days)
     print(f"pipeline {pipeline.name}: {first} to {last}", flush=True)
+    # Set-up registers with Feast, so that the days only read the registry.
+    open_store(Context(pipeline, settings))
 
     with _airflow(settings.home, options.port, keep=options.keep) as stack, stack.client() as client:
         dag_id = f"mfh_daily_{pipeline.name}"
@@ -125,7 +128,7 @@ def _pipeline_file(settings: Settings, options: argparse.Namespace) -> Path:
 @contextmanager
 def _airflow(home: Path, port: int, keep: bool) -> Iterator[Stack]:
     """A running stack: the one that runs already on this home, which is then left running, or a new one."""
-    stack = Stack(home, port, notify=lambda what: print(what, flush=True))
+    stack = Stack(home, port, notify=lambda what: print(what, flush=True), restarts=EMBEDDED_RESTARTS)
     if (running := stack.running_port()) is not None:
         stack = Stack(home, running)
         print(f"using the Airflow that already runs at {stack.url}", flush=True)

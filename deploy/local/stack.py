@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ import httpx
 from components.errors import MfhError
 from deploy.local.client import AirflowClient
 from deploy.local.environment import (
+    BACKFILL_POOL,
     CHECKOUT,
     LOOPBACK,
     USER,
@@ -26,6 +27,7 @@ from deploy.local.environment import (
     read_password,
 )
 from deploy.local.processes import Leader, StackRecord, spawn, terminate
+from deploy.local.supervision import Restarts
 
 # Without --skip-serve-logs each opens a log server on all interfaces; the API server reads the files itself.
 COMPONENTS: dict[str, tuple[str, ...]] = {
@@ -34,11 +36,12 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
-# The API server goes last: a task that ends during the grace time can still report.
-STOP_ORDER = (("scheduler", "dag-processor", "triggerer"), ("api-server",))
+API_SERVER = "api-server"
 HEALTH_KEYS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 POOLS = {"gpu": "one training at a time", "online_store": "one writer of the online store at a time"}
 MIN_FREE_GB = 3.0
+# What ends by itself on a machine of one's own is tried again a few times, then shown.
+EMBEDDED_RESTARTS = 3
 
 
 class StackError(MfhError):
@@ -54,6 +57,9 @@ class Stack:
         dags: Folder of DAG files, None for the checkout's.
         extra: Variables that replace the defaults.
         notify: Told what is going on, one sentence at a time.
+        components: Name of each component and its arguments to ``airflow``.
+        restarts: Ends in a row after which ``check`` gives a component up instead of starting it again; None never
+            does. Airflow's components end when their database goes away, for example.
     """
 
     def __init__(
@@ -63,13 +69,20 @@ class Stack:
         dags: Path | None = None,
         extra: dict[str, str] | None = None,
         notify: Callable[[str], None] = lambda what: None,
+        components: Mapping[str, tuple[str, ...]] = COMPONENTS,
+        restarts: int | None = 0,
     ) -> None:
         self.home = home.expanduser().resolve()
         self.port = port
         self.dags = dags or CHECKOUT / "dags"
         self._extra = extra or {}
         self._notify = notify
+        self._components = dict(components)
+        self._limit = restarts
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._restarts: dict[str, Restarts] = {}
+        # Everything that was started, so that what outlives its killed component is found and ended too.
+        self._leaders: dict[str, Leader] = {}
 
     @property
     def url(self) -> str:
@@ -142,24 +155,35 @@ class Stack:
         """
         record = StackRecord.read(self.pid_file)
         if record is not None:
-            terminate(record.leaders, STOP_ORDER, grace_s)
+            terminate(record.leaders, stop_order(record.leaders), grace_s)
         for child in self._children.values():
             child.wait(timeout=10)
         self._children.clear()
+        self._leaders.clear()
+        self._restarts.clear()
         self.pid_file.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Look after the components that this object started.
+        """Look after the components that this object started; what has ended starts again, as ``restarts`` allows.
 
         Raises:
-            StackError: When one has ended, with the end of its log.
+            StackError: When one has ended and is not started again, with the end of its log.
         """
-        for name, child in self._children.items():
-            if (status := child.poll()) is not None:
+        for name, child in list(self._children.items()):
+            if (status := child.poll()) is None:
+                continue
+            if not self._restarts[name].ended():
                 raise StackError(
                     f"Airflow's {name} ended with status {status}. The end of {self.log_file(name)}:\n"
                     + _tail(self.log_file(name))
                 )
+            if self._restarts[name].is_due():
+                self._notify(f"{name} ended with status {status}; starting it again")
+                self._spawn(name, process_environment(self.environment()))
+
+    def pid(self, component: str) -> int:
+        """Process id of a component that this object started."""
+        return self._children[component].pid
 
     def __enter__(self) -> Self:
         """Start."""
@@ -178,29 +202,41 @@ class Stack:
         env = process_environment(self.environment())
         self._migrate(env)
         self._notify("starting Airflow's components")
-        leaders: dict[str, Leader] = {}
-        for name, arguments in COMPONENTS.items():
+        for name in self._components:
             self.log_file(name).unlink(missing_ok=True)
-            command = [sys.executable, "-m", "airflow", *arguments]
-            self._children[name] = spawn(command, env, CHECKOUT, self.log_file(name))
-            leaders[name] = Leader.of(self._children[name].pid)
-            # After each, so that a start that is killed half way can be cleaned up.
-            StackRecord(self.port, os.getpid(), leaders).write(self.pid_file)
+            # What ends before it was ever healthy ends of its settings: trying again would only hide why.
+            self._restarts[name] = Restarts(0)
+            self._spawn(name, env)
         self._await_health(deadline_s)
+        self._restarts = {name: Restarts(self._limit) for name in self._components}
         with self.client() as client:
             for pool, purpose in POOLS.items():
                 client.ensure_pool(pool, 1, purpose)
+            # One slot is left to what is no backfill.
+            slots = max(1, int(env["AIRFLOW__CORE__PARALLELISM"]) - 1)
+            client.ensure_pool(BACKFILL_POOL, slots, "what backfills run at once, the other pools aside")
         self._notify(f"Airflow is up at {self.url}")
+
+    def _spawn(self, name: str, env: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "airflow", *self._components[name]]
+        self._children[name] = spawn(command, env, CHECKOUT, self.log_file(name))
+        self._restarts[name].started()
+        if (before := self._leaders.get(name)) is not None:
+            self._leaders[f"{name} of pid {before.pid}"] = before
+        self._leaders[name] = Leader.of(self._children[name].pid)
+        # After each, so that a start that is killed half way can be cleaned up.
+        StackRecord(self.port, os.getpid(), self._leaders).write(self.pid_file)
 
     def _migrate(self, env: dict[str, str]) -> None:
         # Saves ten seconds of every start but the first: the mark names the release that made the database.
         mark = self.home / "airflow" / "migrated"
         release = version("apache-airflow-core")
         database = env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
-        if mark.exists() and mark.read_text(encoding="utf-8") == f"{release} {database}":
-            path = Path(database.removeprefix("sqlite:///"))
-            if not database.startswith("sqlite:///") or path.exists():
-                return
+        # Only of a file can be told whether it is still the same one; and a server's URL may hold a password.
+        is_file = database.startswith("sqlite:///")
+        known = mark.exists() and mark.read_text(encoding="utf-8") == f"{release} {database}"
+        if is_file and known and Path(database.removeprefix("sqlite:///")).exists():
+            return
         self._notify("preparing Airflow's database")
         command = [sys.executable, "-m", "airflow", "db", "migrate"]
         log = self.log_file("migrate")
@@ -208,7 +244,8 @@ class Stack:
             done = subprocess.run(command, env=env, cwd=CHECKOUT, stdout=output, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise StackError(f"Airflow's database could not be prepared. The end of {log}:\n{_tail(log)}")
-        mark.write_text(f"{release} {database}", encoding="utf-8")
+        if is_file:
+            mark.write_text(f"{release} {database}", encoding="utf-8")
 
     def _await_health(self, deadline_s: float) -> None:
         deadline = time.monotonic() + deadline_s
@@ -223,6 +260,14 @@ class Stack:
         raise StackError(
             f"Airflow is not healthy after {deadline_s:.0f} s: {waiting}; logs are in {self.log_file('x').parent}"
         )
+
+
+def stop_order(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Stages in which components are asked to end: the API server last, so that tasks that end can still report."""
+    chosen = tuple(names)
+    return tuple(name for name in chosen if not name.startswith(API_SERVER)), tuple(
+        name for name in chosen if name.startswith(API_SERVER)
+    )
 
 
 def check_disk(home: Path) -> None:

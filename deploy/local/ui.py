@@ -8,7 +8,7 @@ from pathlib import Path
 from components.config import Settings
 from components.errors import MfhError
 from deploy.local.foreground import end_on_term
-from deploy.local.stack import Stack
+from deploy.local.stack import EMBEDDED_RESTARTS, Stack
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stop", action="store_true", help="end the Airflow that runs on this home")
     options = parser.parse_args(arguments)
     home = (Settings(home=options.home) if options.home else Settings()).home
-    stack = Stack(home, options.port, notify=lambda what: print(what, flush=True))
+    stack = Stack(home, options.port, notify=lambda what: print(what, flush=True), restarts=EMBEDDED_RESTARTS)
     if options.stop:
         running = stack.running_port()
         stack.stop()

@@ -1,4 +1,4 @@
-"""The charts of an experiment: metrics by segment, session depths."""
+"""The charts of an experiment: metrics by segment, and how sessions and users are spread."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from simulator.report.drawing import INK, LINE, MUTED, SERIES, SURFACE, WIDTH, bare, blank, signed, svg
+
+# Letters of tick labels that fit side by side under a chart.
+_LETTERS = 50
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,15 @@ def forest(ident: str, title: str, rows: Sequence[ForestRow], axis: str, *, high
         return svg(figure, ident, title, f"{spoken}. The table below gives every number.")
 
 
-def depth(ident: str, title: str, bins: Sequence[str], shares: Mapping[str, Sequence[float]]) -> Markup:
-    """Share of sessions by number of impressions shown.
+def bins(ident: str, title: str, labels: Sequence[str], shares: Mapping[str, Sequence[float]], axis: str) -> Markup:
+    """Shares of sessions or users in bins, of both arms and the log side by side.
 
     Args:
         ident: Prefix of the drawing's ids, unique in the page.
         title: What a screen reader announces.
-        bins: Labels of the depths.
-        shares: Per arm (or ``log``) the share of sessions in each bin, in percent.
+        labels: Of the bins; only as many are written as there is room for.
+        shares: Per arm (or ``log``) the share in each bin, in percent.
+        axis: Words under the axis.
 
     Returns:
         An ``<svg>`` element.
@@ -86,19 +90,20 @@ def depth(ident: str, title: str, bins: Sequence[str], shares: Mapping[str, Sequ
         width = 0.8 / max(len(shares), 1)
         for index, (name, values) in enumerate(shares.items()):
             colour = SERIES.get(name, INK)
-            places = [x - 0.4 + width * (index + 0.5) for x in range(len(bins))]
+            places = [x - 0.4 + width * (index + 0.5) for x in range(len(labels))]
             # The log is hollow, so that no reader depends on colours to tell it from the arms.
             fill = SURFACE if name == "log" else colour
             axes.bar(places, values, width * 0.86, facecolor=fill, edgecolor=colour, linewidth=1.2, label=name)
-        axes.set_xticks(range(len(bins)), bins)
+        every = 1 + (sum(map(len, labels)) + len(labels)) // _LETTERS
+        axes.set_xticks(range(0, len(labels), every), labels[::every])
         axes.set_axisbelow(True)
         axes.grid(axis="y", color=LINE, linewidth=0.8)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
-        axes.set_xlabel("impressions in the session")
+        axes.set_xlabel(axis)
         figure.legend(loc="upper right", ncols=max(len(shares), 1), frameon=False, handlelength=1.2, borderpad=0)
         highest = ". ".join(
-            f"{name}: most sessions ({max(values):.1f} %) at {bins[list(values).index(max(values))]} impressions"
+            f"{name}: most ({max(values):.1f} %) at {labels[list(values).index(max(values))]}"
             for name, values in shares.items()
         )
         return svg(figure, ident, title, f"{highest}. The table beside it gives every number.")

@@ -77,7 +77,7 @@ def svg(figure: Figure, ident: str, title: str, description: str) -> Markup:
         description: What it reads on demand.
 
     Returns:
-        An ``<svg>`` element without styles, scripts or addresses of its own.
+        An ``<svg>`` element without styles, inline ones included, scripts or addresses of its own.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -85,8 +85,7 @@ def svg(figure: Figure, ident: str, title: str, description: str) -> Markup:
     # A stylesheet, a namespace's address or an id inside an inline drawing belongs to the whole page.
     text = re.sub(r"<(style|metadata)\b.*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r"(font: (?:[a-z]+ )*[\d.]+px) [^;\"]*", r"\1 var(--sans)", text)
+    text = re.sub(r'style="([^"]*)"', lambda match: _attributes(match[1]), text)
     for placeholder, css in _CSS.items():
         text = text.replace(placeholder, css)
     text = re.sub(r'\bid="', f'id="{ident}-', text)
@@ -99,3 +98,21 @@ def svg(figure: Figure, ident: str, title: str, description: str) -> Markup:
         f'<title id="{ident}-title">{escape(title)}</title><desc id="{ident}-desc">{escape(description)}</desc>'
     )
     return Markup(head + text[text.index(">") + 1 :])  # noqa: S704 - matplotlib escapes what it draws
+
+
+def _attributes(style: str) -> str:
+    """An inline style as presentation attributes: the page's policy lets no inline style through.
+
+    The family is left out, so that text is in the page's own.
+    """
+    found = {}
+    for part in filter(None, (one.strip() for one in style.split(";"))):
+        name, _, value = part.partition(":")
+        found[name.strip()] = value.strip()
+    # Such as "italic 700 13px 'DejaVu Sans'": the words before the size are style or weight.
+    if (font := found.pop("font", None)) is not None and (match := re.match(r"((?:[\w-]+ )*)([\d.]+px)", font)):
+        found["font-size"] = match[2]
+        for word in match[1].split():
+            found["font-style" if word in ("italic", "oblique") else "font-weight"] = word
+    found.pop("font-family", None)
+    return " ".join(f'{name}="{escape(value)}"' for name, value in found.items())

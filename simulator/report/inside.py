@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from markupsafe import Markup
 
 from simulator.report import inside_charts, numbers
 from simulator.report.diagnostics import DiagnosedTask, Diagnostics, Gain, GateWeight, Overfitting
+from simulator.report.segments import SHORT
 from simulator.result import Segment
 
-# Segments as the figures write them, which have less room than tables.
-_SHORT: dict[Segment, str] = {"all": "all", "new": "new", "low": "low", "high": "high"}
 _GROUPS: tuple[Segment, ...] = ("new", "low", "high")
 _FACETS = {"A": "task", "G": "user group"}
 _METRICS = {"auc": "AUC", "gauc": "GAUC", "mse": "Squared error"}
@@ -140,7 +140,7 @@ def _gain_charts(gains: tuple[Gain, ...]) -> Iterable[Drawing]:
         bars = [
             inside_charts.GainBar(
                 task=one.task,
-                label=_SHORT[one.group],
+                label=SHORT[one.group],
                 text="not estimable" if one.relative is None else _percent(one.relative),
                 value=None if one.relative is None else 100 * one.relative,
             )
@@ -163,10 +163,10 @@ def _overfitting(records: Iterable[Overfitting]) -> tuple[tuple[str, tuple[Overf
             tuple(
                 OverfittingRow(
                     segment=segment,
-                    best=_moment(both["best"]),
-                    last=_moment(both["last"]),
-                    model_rise=_percent(both["last"].model_rise, both["last"].reason or "its lowest loss is 0"),
-                    flat_rise=_percent(both["last"].flat_rise, both["last"].reason or "its lowest loss is 0"),
+                    best=_moment(both.get("best")),
+                    last=_moment(both.get("last")),
+                    model_rise=_rise(both.get("last"), "model_rise"),
+                    flat_rise=_rise(both.get("last"), "flat_rise"),
                 )
                 for segment, both in segments.items()
             ),
@@ -175,7 +175,18 @@ def _overfitting(records: Iterable[Overfitting]) -> tuple[tuple[str, tuple[Overf
     )
 
 
-def _moment(one: Overfitting) -> Moment:
+_NOT_COMPARED = "the record does not compare them there"
+
+
+def _rise(one: Overfitting | None, name: Literal["model_rise", "flat_rise"]) -> str:
+    if one is None:
+        return numbers.not_estimable(_NOT_COMPARED)
+    return _percent(getattr(one, name), one.reason or "its lowest loss is 0")
+
+
+def _moment(one: Overfitting | None) -> Moment:
+    if one is None:
+        return Moment(numbers.not_estimable(_NOT_COMPARED), "")
     parts = (("training", one.train_improvement), ("held-out", one.test_improvement))
     known = [f"{name} {_percent(value)}" for name, value in parts if value is not None]
     return Moment(_ratio(one), ", ".join(known))
@@ -231,7 +242,7 @@ def _heat_maps(gates: tuple[GateWeight, ...]) -> Iterable[Drawing]:
         rows = [
             inside_charts.GateRow(
                 task=task,
-                label=_SHORT[group],
+                label=SHORT[group],
                 weights=tuple(
                     # A gate above the tasks serves them all.
                     _found(weights[place], task, group, column.experts)

@@ -8,6 +8,7 @@ from simulator.experiment import Estimate
 from simulator.inference import Effect
 from simulator.offpolicy.record import Cell, OffPolicy, Part
 from simulator.report import numbers
+from simulator.report.segments import WORDS
 from simulator.result import Segment, Unit
 
 PARTS: dict[Part, str] = {
@@ -171,22 +172,12 @@ def _tables(cells: Sequence[Cell]) -> Iterable[ReplayTable]:
             if part == "sessions":
                 name = f"{name}, {_slots(horizon)}"
             stands_open = segment in _FIRST and reward in _OPEN and (part != "sessions" or reward == "watch_s")
-            (first if stands_open else others).append(
-                ReplayGroup(f"{name} · {_SEGMENT_WORDS[segment]}", tuple(_rows(members)))
-            )
+            (first if stands_open else others).append(ReplayGroup(f"{name} · {WORDS[segment]}", tuple(_rows(members))))
         yield ReplayTable(part, title, tuple(first), tuple(others))
 
 
 def _place(reward: str) -> int:
     return list(REWARDS).index(reward) if reward in REWARDS else len(REWARDS)
-
-
-_SEGMENT_WORDS: dict[Segment, str] = {
-    "all": "all users",
-    "new": "new users",
-    "low": "low activity",
-    "high": "high activity",
-}
 
 
 def _rows(cells: Sequence[Cell]) -> Iterable[ReplayRow]:
@@ -231,6 +222,8 @@ def _weights(record: OffPolicy) -> Iterable[WeightRow]:
             arm=row.arm,
             cells=(
                 numbers.whole(w.rounds),
+                numbers.whole(w.users),
+                numbers.whole(w.matched),
                 _or_none(w.match_rate, "share"),
                 _or_none(w.effective_rounds, "count"),
                 _or_none(w.effective_users, "count"),
@@ -261,4 +254,4 @@ def _or_none(value: float | None, unit: Unit) -> str:
 def _slots(horizon: int | None) -> str:
     if horizon is None:
         return "all slots"
-    return "first slot" if horizon == 1 else f"first {horizon} slots"
+    return "first slot" if horizon == 1 else f"first {numbers.whole(horizon)} slots"

@@ -7,10 +7,13 @@ from markupsafe import Markup
 
 from simulator.experiment import Estimate, MetricResult, Series
 from simulator.report import numbers, series_chart
+from simulator.report.segments import OPEN, place
 from simulator.result import Segment
 
 _METHODS = {"cuped": "CUPED", "winsorised": "Winsorised", "bootstrap": "Bootstrap"}
 _DRAWN: tuple[Segment, ...] = ("new", "all")
+# Metrics by other methods, series, and days of one, that the page shows: the newest days.
+_METRICS_SHOWN, _SERIES_SHOWN, _DAYS_SHOWN = 12, 24, 60
 
 
 @dataclass(frozen=True)
@@ -56,25 +59,23 @@ class SeriesGroup:
     chart: Markup | None
 
 
-def method_groups(metrics: Iterable[MetricResult], segments: Iterable[Segment]) -> tuple[MethodGroup, ...]:
+def method_groups(metrics: Iterable[MetricResult]) -> tuple[MethodGroup, ...]:
     """Metrics that were compared by more than one method.
 
     Args:
         metrics: Of the record.
-        segments: In the order of the page.
 
     Returns:
-        Per metric and segment the plain method first; its note is empty.
+        Per metric and segment the plain method first; its note is empty. Of many segments the first ones.
     """
     found: dict[str, list[MetricResult]] = {}
     for one in metrics:
         if one.variants:
             found.setdefault(one.name, []).append(one)
-    order = list(segments)
     groups = []
-    for members in found.values():
+    for members in list(found.values())[:_METRICS_SHOWN]:
         rows: list[MethodRow] = []
-        for m in sorted(members, key=lambda one: order.index(one.segment)):
+        for m in sorted(members, key=lambda one: place(one.segment))[:OPEN]:
             count = 1 + len(m.variants)
             rows.append(MethodRow(m.segment, "Plain", m.difference, m.relative, "", count))
             rows += [MethodRow(None, _METHODS[v.method], v.difference, v.relative, v.note) for v in m.variants]
@@ -89,26 +90,28 @@ def series_groups(series: Iterable[Series]) -> tuple[SeriesGroup, ...]:
         series: Of the page's day.
 
     Returns:
-        One group per series, in the order given.
+        One group per series, in the order given; a long one with its newest days, drawn with all of them.
     """
     groups = []
-    for index, one in enumerate(series):
+    for index, one in enumerate(tuple(series)[:_SERIES_SHOWN]):
         drawn = one.segment in _DRAWN and len(one.points) > 1
         groups.append(
             SeriesGroup(
                 title=one.title,
                 segment=one.segment,
-                rows=tuple(_series_row(one, place) for place in range(len(one.points))),
+                rows=tuple(
+                    _series_row(one, at) for at in range(max(len(one.points) - _DAYS_SHOWN, 0), len(one.points))
+                ),
                 reason=one.reason,
-                left_out=tuple(one.left_out.items()),
+                left_out=tuple(one.left_out.items())[-_DAYS_SHOWN:],
                 chart=series_chart.draw(f"series-{index}", one) if drawn else None,
             )
         )
     return tuple(groups)
 
 
-def _series_row(series: Series, place: int) -> SeriesRow:
-    point = series.points[place]
+def _series_row(series: Series, at: int) -> SeriesRow:
+    point = series.points[at]
     running = Estimate(value=point.estimate, low=point.low, high=point.high, unit=series.unit)
     return SeriesRow(
         day=point.day,

@@ -105,6 +105,14 @@ def percentage(share: float) -> str:
     return _joined(f"{100 * share:.6g}", "%")
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``15 s``, ``2 min``, ``1.5 h``; three digits at most."""
+    for unit, size in (("h", 3_600.0), ("min", 60.0)):
+        if seconds >= size:
+            return _joined(f"{seconds / size:.3g}", unit)
+    return _joined(f"{seconds:.3g}", "s")
+
+
 def not_estimable(reason: str | None) -> str:
     """The words that stand where a number can not."""
     return f"not estimable: {reason or 'the record gives no reason'}"

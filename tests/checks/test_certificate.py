@@ -98,7 +98,7 @@ def test_settings_that_numbers_depend_on_count_and_others_do_not() -> None:
 def test_a_body_of_words_alone_is_left_empty() -> None:
     words = 'def later():\n    """To be written."""\n\n\nclass Error(Exception):\n    """Something went wrong."""\n'
     bare = "def later():\n    pass\n\n\nclass Error(Exception):\n    pass\n"
-    assert _code_of(words) == ast.dump(ast.parse(bare)) == _code_of(bare)
+    assert _code_of(words) == _code_of(bare)
     # A string that is no docstring is code.
     assert _code_of("x = 1\n'a'\n") != _code_of("x = 1\n")
 
@@ -232,3 +232,12 @@ def test_what_this_project_ships_can_be_cited() -> None:
         assert record["schema"] == certificate.SCHEMA
         assert [one["rung"] for one in record["rungs"]] == list(QUESTIONS)
         assert all(Found(**one).rung in QUESTIONS for one in record["found"])
+
+
+def test_the_tree_is_spelled_alike_by_every_python() -> None:
+    """3.12 added an empty list to every function, 3.13 leaves empty lists out: neither may change the hash."""
+    node = ast.parse("def f(x):\n    return x").body[0]
+    with_field = ast.parse("def f(x):\n    return x").body[0]
+    with_field._fields = (*with_field._fields, "type_params")
+    with_field.type_params = []
+    assert certificate._shape(node) == certificate._shape(with_field)

@@ -7,85 +7,22 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import httpx
 import psutil
 import pytest
 
 from deploy.local import stack as stack_module
-from deploy.local.client import AirflowApiError, AirflowClient, DayProgress
+from deploy.local.client import AirflowApiError, DayProgress
 from deploy.local.environment import CHECKOUT, process_environment
 from deploy.local.processes import Leader, StackRecord, members, spawn, terminate
 from deploy.local.stack import COMPONENTS, Stack, StackError
+from tests.deploy.conftest import START_TIMEOUT_S, ZONE, Running
 
-ZONE = ZoneInfo("Asia/Shanghai")
 FIRST, LAST = date(2022, 4, 28), date(2022, 4, 30)
-START_TIMEOUT_S = 420
-
-DAG = '''
-"""DAGs with a zone and a pool; one fails."""
-from datetime import datetime
-from zoneinfo import ZoneInfo
-
-from airflow.sdk import CronDataIntervalTimetable, dag, task
-
-ZONE = "Asia/Shanghai"
-
-
-def trivial(name, fails):
-    @dag(
-        dag_id=name,
-        schedule=CronDataIntervalTimetable("0 0 * * *", timezone=ZONE),
-        start_date=datetime(2022, 4, 1, tzinfo=ZoneInfo(ZONE)),
-        catchup=False,
-    )
-    def wire():
-        @task(pool="gpu")
-        def speak(data_interval_start=None):
-            day = data_interval_start.astimezone(ZoneInfo(ZONE)).date()
-            if fails:
-                raise ValueError(f"nothing was logged on {day}")
-            return day.isoformat()
-
-        speak()
-
-    wire()
-
-
-trivial("trivial", fails=False)
-trivial("failing", fails=True)
-'''
-
-
-@dataclass
-class Running:
-    stack: Stack
-    client: AirflowClient
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("airflow")
-    (folder / "dags").mkdir()
-    (folder / "dags" / "trivial.py").write_text(DAG)
-    stack = Stack(folder / "home", free_port(), dags=folder / "dags")
-    stack.start(START_TIMEOUT_S)
-    record = StackRecord.read(stack.pid_file)
-    assert record is not None
-    try:
-        with stack.client() as client:
-            client.wait_for_dag("trivial")
-            yield Running(stack, client)
-    finally:
-        stack.stop()
-    assert members(record.leaders.values()) == []
-    assert stack.running_port() is None
-    assert not stack.pid_file.exists()
 
 
 @pytest.mark.integration
@@ -253,5 +190,9 @@ def test_a_damaged_pid_file_means_that_nothing_runs(tmp_path: Path, free_port: C
     assert not stack.pid_file.exists()
 
 
-def test_every_component_stops_in_some_stage() -> None:
-    assert {name for stage in stack_module.STOP_ORDER for name in stage} == set(COMPONENTS)
+def test_every_component_stops_in_some_stage_and_the_api_server_in_the_last() -> None:
+    order = stack_module.stop_order([*COMPONENTS, "worker-gpu", "api-server of pid 7"])
+    assert sorted(name for stage in order for name in stage) == sorted(
+        [*COMPONENTS, "worker-gpu", "api-server of pid 7"]
+    )
+    assert order[-1] == ("api-server", "api-server of pid 7")

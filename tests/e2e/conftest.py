@@ -15,11 +15,15 @@ from components.context import Context
 from components.days import day_range
 from components.init import write_pipeline
 from deploy.local.client import AirflowClient, DagRun
+from deploy.local.environment import USER
 from deploy.local.stack import Stack
+from tests.e2e.cluster import Cluster, run_day, running_cluster
+from tests.e2e.tiny import DAY, Reference, run_reference
 
 LAST = date(2022, 5, 4)
 DAYS = tuple(day_range(LAST - timedelta(days=2), LAST))
 DAG_ID = "mfh_daily_kuairand"
+VIEWER = "vera"
 START_TIMEOUT_S = 420
 BACKFILL_TIMEOUT_S = 900
 # Read before the fixture that gives each test an environment of its own.
@@ -53,7 +57,9 @@ def running(
         settings = Settings(home=home)
         file = write_pipeline(settings, str(test_data / "kuairand"))
         shorten(file)
-        stack = Stack(home, free_port())
+        # Beside the admin a person who may only read.
+        users = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin,{VIEWER}:viewer"}
+        stack = Stack(home, free_port(), extra=users)
         stack.start(START_TIMEOUT_S)
     try:
         with stack.client() as client:
@@ -77,15 +83,34 @@ def shorten(file: Path) -> None:
 
 @pytest.fixture(scope="session")
 def backfilled(running: Running) -> dict[date, DagRun]:
-    """The finished runs of the last three days of the slice, made by the call that the UI makes."""
+    """The finished runs of the last three days of the slice, made by the call that the UI makes, the newest first."""
     zone = running.pipeline.feed.zone
-    backfill = running.client.create_backfill(DAG_ID, DAYS[0], DAYS[-1], zone, max_active_runs=2)
+    backfill = running.client.create_backfill(DAG_ID, DAYS[0], DAYS[-1], zone, max_active_runs=2, run_backwards=True)
     runs = running.client.wait_backfill(backfill, zone, check=running.stack.check, timeout_s=BACKFILL_TIMEOUT_S)
     for run in runs.values():
         for task in running.client.task_instances(DAG_ID, run.run_id):
             if task.state == "failed":
                 print(f"{run.day(zone)} {task.label}:\n{running.client.task_log(task)}")
     return runs
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """A day of the tiny pipeline in one process on a folder, which every executor has to equal."""
+    return run_reference(tmp_path_factory.mktemp("reference") / "mfh", DAY)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Cluster]:
+    """PostgreSQL, Redis, an S3 endpoint and every component on them."""
+    with running_cluster(tmp_path_factory.mktemp("cluster"), free_port) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def day(cluster: Cluster) -> DagRun:
+    """The finished run of a day on the cluster."""
+    return run_day(cluster, DAY)
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,26 @@
-"""Three days of KuaiRand through a real Airflow, by the REST call that the UI makes, and one of them once more."""
+"""Three days of KuaiRand through a real Airflow, by the REST call that the UI makes, and one once more by clicks."""
 
 import hashlib
 import json
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from playwright.sync_api import expect
 
-from components.days import day_range
+from components.days import day_range, midnight
 from components.lake import Partition
 from components.report import find_report, read_experiment
 from components.window import train_days
-from deploy.local.client import DagRun
+from deploy.local.client import Backfill, DagRun
+from tests.e2e.clicks import DESKTOP_PX, PATIENCE_MS, chromium, framed_report, pages_of, sign_in
+from tests.e2e.clicks import backfill as backfill_by_clicks
 from tests.e2e.conftest import BACKFILL_TIMEOUT_S, DAG_ID, DAYS, Running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1_200)]
@@ -72,8 +77,10 @@ def stores(running: Running) -> Stores:
     uri = running.context.settings.mlflow_tracking_uri
     model = MlflowClient(uri, uri).get_registered_model(f"mfh_{running.pipeline.name}")
     views = open_store(running.context).list_feature_views()
-    with closing(sqlite3.connect(store_environment(running.context)["MFH_FEAST_ONLINE"])) as connection:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    path = json.loads(store_environment(running.context)["MFH_FEAST_ONLINE"])["path"]
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '%marks_rows'"
+        tables = [name for (name,) in connection.execute(query)]
         online = {name: digest(connection, name) for name in tables}
     return Stores(
         {alias: str(version) for alias, version in model.aliases.items()},
@@ -83,10 +90,9 @@ def stores(running: Running) -> Stores:
 
 
 def digest(connection: sqlite3.Connection, table: str) -> str:
-    """Hash of a table of Feast's online store: every entity's every value and its time."""
+    """Hash of a table of the online store: every entity's every value and its time."""
     found = hashlib.sha256()
-    columns = "entity_key, feature_name, value, event_ts"
-    for row in connection.execute(f'SELECT {columns} FROM "{table}" ORDER BY entity_key, feature_name'):
+    for row in connection.execute(f'SELECT entity_key, event, row FROM "{table}" ORDER BY entity_key'):
         found.update(repr(row).encode())
     return found.hexdigest()
 
@@ -125,6 +131,37 @@ def test_no_day_looks_ahead(running: Running, backfilled: dict[date, DagRun], da
                 assert one < made, f"{partition.manifest.dataset} of {made} reads features of its own day"
 
 
+def backfills(running: Running) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = running.client.call("GET", "backfills", dag_id=DAG_ID)["backfills"]
+    return found
+
+
+def run_again_by_clicks(running: Running, day: date) -> dict[date, DagRun]:
+    """Backfill one day anew as a person does, and watch its tab until the run has ended."""
+    zone = running.pipeline.feed.zone
+    # The answer of the call that the button makes: days that Airflow has accepted.
+    accepted = Backfill(0, DAG_ID, (day,))
+    deadline = time.monotonic() + 180
+    # Airflow takes one backfill of a DAG at a time, and marks one as ended half a minute after its last run.
+    while any(one["completed_at"] is None for one in backfills(running)):
+        assert time.monotonic() < deadline, "the backfill before has not ended"
+        time.sleep(1)
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": DESKTOP_PX, "height": 860})
+        sign_in(page, running)
+        backfill_by_clicks(page, midnight(day, zone), "All Runs")
+        expect(page.get_by_text("Backfill in progress")).to_be_visible(timeout=PATIENCE_MS)
+        (run,) = [one for one in running.client.runs(DAG_ID) if one.day(zone) == day]
+        page.goto(f"{running.stack.url}/dags/{DAG_ID}/runs/{quote(run.run_id)}/plugin/ab-report", timeout=PATIENCE_MS)
+        waiting = pages_of(page).get_by_text("This run has not finished.")
+        expect(waiting).to_be_visible(timeout=PATIENCE_MS)
+        runs = running.client.wait_backfill(accepted, zone, check=running.stack.check, timeout_s=BACKFILL_TIMEOUT_S)
+        page.reload(timeout=PATIENCE_MS)
+        expect(framed_report(page).locator("body")).to_contain_text(str(day), timeout=PATIENCE_MS)
+        expect(waiting).to_be_hidden()
+    return runs
+
+
 def test_a_day_that_runs_again_gives_the_same_bytes_and_moves_nothing_that_serves(
     running: Running, backfilled: dict[date, DagRun]
 ) -> None:
@@ -134,17 +171,15 @@ def test_a_day_that_runs_again_gives_the_same_bytes_and_moves_nothing_that_serve
     assert served.aliases, "the backfill has decided what serves"
     assert served.online
 
-    zone = running.pipeline.feed.zone
-    again = running.client.create_backfill(DAG_ID, MIDDLE, MIDDLE, zone, reprocess_behavior="completed")
-    runs = running.client.wait_backfill(again, zone, check=running.stack.check, timeout_s=BACKFILL_TIMEOUT_S)
+    runs = run_again_by_clicks(running, MIDDLE)
     assert runs[MIDDLE].state == "success"
     assert runs[MIDDLE].run_id == backfilled[MIDDLE].run_id, "Airflow reuses the run"
     tasks = running.client.task_instances(DAG_ID, runs[MIDDLE].run_id)
     assert {(task.state, task.try_number) for task in tasks} == {("success", 2)}
 
     after = partitions(running, MIDDLE)
-    assert {name: p.content_hash for name, p in after.items()} == {name: p.content_hash for name, p in before.items()}
-    assert {name: p.manifest for name, p in after.items()} == {name: p.manifest for name, p in before.items()}
+    assert {name: one.content_hash for name, one in after.items()} == {n: one.content_hash for n, one in before.items()}
+    assert {name: one.manifest for name, one in after.items()} == {n: one.manifest for n, one in before.items()}
     for name in SIGNED:
         assert records[name]["try"] == 1
         assert run_record(after[name])["try"] == 2

@@ -5,6 +5,7 @@ Whatever goes wrong, nothing half-written is left in the lake.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -134,7 +135,8 @@ def refused(feed: Feed, *arguments: str) -> str:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert feed.half_written() == []
-    named = [line for line in done.stderr.splitlines() if "Error: " in line]
+    # The log may have said it as well, in lines that begin with their time.
+    named = [line for line in done.stderr.splitlines() if re.match(r"\w+Error: ", line)]
     assert len(named) == 1, done.stderr
     return done.stderr[done.stderr.index(named[0]) :]
 

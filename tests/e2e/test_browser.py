@@ -1,33 +1,27 @@
 """What a person sees: Airflow's grid after a backfill, and the report, in a real browser."""
 
-import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from components.report import find_report, read_experiment
 from deploy.local.client import DagRun
-from deploy.local.environment import USER, read_password
+from tests.e2e.clicks import PATIENCE_MS, PHONE_PX, chromium, sign_in
 from tests.e2e.conftest import DAG_ID, DAYS, Running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1_200)]
 
-PATIENCE_MS = 60_000
-PHONE_PX, DESKTOP_PX = 400, 1_200
+DESKTOP_PX = 1_200
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or whatever is installed under one of its names."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert program, "no Chromium on the PATH; 'make test' installs it where it may, else: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    """One browser for all tests."""
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +30,6 @@ def newest(running: Running, backfilled: dict[date, DagRun]) -> tuple[str, str]:
     day = DAYS[-1]
     address = Path(find_report(running.context, day)).as_uri()
     return address, read_experiment(running.context, day).verdict.sentence
-
-
-def sign_in(page: Page, running: Running) -> None:
-    """As a person who follows a link to the DAG."""
-    page.goto(f"{running.stack.url}/dags/{DAG_ID}", timeout=PATIENCE_MS)
-    page.locator("input[name=username]").fill(USER, timeout=PATIENCE_MS)
-    page.locator("input[name=password]").fill(read_password(running.stack.home))
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"**/dags/{DAG_ID}*", timeout=PATIENCE_MS)
 
 
 def is_green(page: Page, selector: str) -> bool:

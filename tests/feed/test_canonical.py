@@ -58,15 +58,34 @@ def at(**delta: float) -> datetime:
         ("bad_propensity", {"propensity": 0.0}),
         ("bad_propensity", {"propensity": 1.5}),
         ("bad_propensity", {"propensity": float("nan")}),
+        ("unwatched_finish", {"finish": 1, "watch_ms": 8_999}),
+        ("unwatched_long_view", {"long_view": 1, "watch_ms": 0}),
+        ("finished_skip", {"finish": 1, "skip": 1, "watch_ms": 10_000}),
     ],
 )
 def test_a_bad_row_is_refused_with_its_reason(reason: str, row: dict[str, object]) -> None:
-    extra = {name: None for name in ("like", "propensity") if name in row}
+    extra = {name: None for name in ("like", "propensity", "finish", "skip", "long_view") if name in row}
     day = run(log_of(extra, row))
     assert day.counts == {reason: 1}
     assert day.log.num_rows == 1
     assert day.refused.column("reason").to_pylist() == [reason]
     assert day.refused_share == 0.5
+
+
+def test_a_place_of_a_session_is_kept_once() -> None:
+    places = [(1, 0), (1, 1), (1, 1), (2, 1), (1, 1), (None, 1), (None, 1)]
+    rows = [
+        {"video_id": video, "session_id": session, "position": position}
+        for video, (session, position) in enumerate(places)
+    ]
+    day = run(log_of(*rows))
+    assert day.counts == {"repeated_position": 2}
+    assert day.refused.column("video_id").to_pylist() == [2, 4]
+
+
+def test_lengths_rounded_to_the_second_finish_no_less() -> None:
+    day = run(log_of({"finish": 1, "watch_ms": 9_000}, {"finish": 1, "watch_ms": 9_400, "user_id": 2}))
+    assert day.counts == {}
 
 
 def test_reasons_are_counted_once_and_in_their_order() -> None:
@@ -137,7 +156,8 @@ def test_finish_and_skip_are_derived() -> None:
 
 
 def test_delivered_finish_and_skip_stay() -> None:
-    day = run(log_of({"finish": 1, "skip": None, "watch_ms": 1}))
+    # The feed's own rules would say finish 0 and skip 0.
+    day = run(log_of({"finish": 1, "skip": None, "watch_ms": 9_500}))
     assert day.log.select(["finish", "skip"]).to_pylist() == [{"finish": 1, "skip": None}]
 
 

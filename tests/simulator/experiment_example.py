@@ -15,9 +15,14 @@ from simulator.experiment import (
     Variant,
     Verdict,
 )
+from simulator.inference import Effect
+from simulator.offpolicy.record import OffPolicy
 from simulator.result import Role, Segment, Unit
+from simulator.surroundings import Certificate
+from tests.simulator.diagnostics_example import diagnostics
 from tests.simulator.hostile import HOSTILE, HOSTILE_ATTRIBUTE, HOSTILE_IMAGE
-from tests.simulator.log_example import agreement, interactions, replay
+from tests.simulator.log_example import agreement, interactions, replay, series
+from tests.simulator.surroundings_example import CONFIG, app_time, certificate, checks, depths, run
 
 _USERS: dict[Segment, int] = {"all": 12_480, "new": 1_934, "low": 5_211, "high": 5_335}
 _SEGMENTS: tuple[Segment, ...] = ("all", "new", "low", "high")
@@ -25,7 +30,7 @@ _DIFFERENCE: dict[Unit, Unit] = {"share": "pp"}
 
 
 def estimable(value: float, half: float, unit: Unit, p: float | None = None) -> Estimate:
-    return Estimate(value=value, low=value - half, high=value + half, p_value=p, unit=unit)
+    return Estimate(value=value, low=value - half, high=value + half, p_value=p, se=half / 1.97, unit=unit)
 
 
 def metric(
@@ -56,7 +61,7 @@ def metric(
         baseline=estimable(baseline, baseline * half, unit),
         treatment=estimable(treatment, treatment * half, unit),
         difference=estimable(points * (treatment - baseline), points * baseline * half, _DIFFERENCE.get(unit, unit), p),
-        relative=estimable(100 * (treatment / baseline - 1), 100 * half, "percent"),
+        relative=estimable(100 * (treatment / baseline - 1), 100 * half, "percent", 1.3 * p if p < 0.5 else None),
         p_adjusted=min(1.0, 4 * p),
         margin=margin,
         exploratory=exploratory,
@@ -267,74 +272,9 @@ def example() -> Experiment:
                 reason="this feed does not record dislikes",
             ),
         ),
-        session_depth={
-            "log": (
-                2103,
-                1711,
-                1502,
-                1299,
-                1180,
-                1043,
-                921,
-                845,
-                770,
-                701,
-                634,
-                560,
-                498,
-                455,
-                402,
-                371,
-                340,
-                311,
-                280,
-                255,
-            ),
-            "treatment": (
-                3990,
-                3301,
-                2904,
-                2610,
-                2377,
-                2101,
-                1911,
-                1760,
-                1620,
-                1502,
-                1377,
-                1241,
-                1103,
-                1010,
-                931,
-                860,
-                799,
-                733,
-                671,
-                612,
-                560,
-                511,
-            ),
-            "baseline": (
-                4317,
-                3555,
-                3099,
-                2711,
-                2402,
-                2140,
-                1899,
-                1711,
-                1544,
-                1401,
-                1260,
-                1133,
-                1020,
-                927,
-                844,
-                771,
-                701,
-                640,
-            ),
-        },
+        session_depth=depths(),
+        app_time=app_time(),
+        certificate=certificate(),
         quality=_quality(),
         arms=(
             Arm(
@@ -379,7 +319,32 @@ def example() -> Experiment:
             code_version="0.1.0+g0c3f2ab",
             inputs={"interactions 2026-03-11": "91ac03de5577b2e0", "model_treatment": "4f1d90ac77be0a31"},
             reproduce="mfh run daily_world --day 2026-03-12 --again",
+            config=CONFIG,
         ),
+    )
+
+
+def full() -> Experiment:
+    """The example as a report's copy of it: with everything that stands beside the page."""
+    inside = diagnostics().model_copy(update={"notes": ("The treatment began warm, 3 days before.",)})
+    return example().model_copy(update={"series": series(), "diagnostics": inside, "checks": checks(), "run": run()})
+
+
+def refused() -> Experiment:
+    """The example where nothing beside the arms could be estimated: every reason that a record may give instead."""
+    reason = "the log holds 17 slots only"
+    cell = agreement().cells[1].model_copy(update={"rollouts": Effect(None, reason="no rollout of 410 began")})
+    return full().model_copy(
+        update={
+            "replay": OffPolicy(day="2026-03-11", reason=reason),
+            "agreement": agreement().model_copy(update={"cells": (cell,)}),
+            "certificate": Certificate(simulator="0123456789ab", reason="the certificate is of another simulator"),
+            "series": (series()[1],),
+            "diagnostics": None,
+            "app_time": None,
+            "design": "split",
+            "multiplicity": "benjamini-hochberg",
+        }
     )
 
 

@@ -195,7 +195,7 @@ def interactions() -> tuple[Interaction, ...]:
             title="App time per user and day",
             segment="new",
             others=others,
-            difference=Estimate(value=5.41, low=1.59, high=9.23, p_value=0.0057, unit="pp"),
+            difference=Estimate(value=5.41, low=1.59, high=9.23, p_value=0.0057, se=1.95, unit="pp"),
         ),
         Interaction(metric="return", title="Next-day return", segment="new", others=others, difference=none),
     )

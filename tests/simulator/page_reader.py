@@ -6,8 +6,7 @@ from html.parser import HTMLParser
 from simulator.experiment import Estimate
 from simulator.report import numbers
 from simulator.report.page import render
-from tests.simulator.experiment_example import example
-from tests.simulator.log_example import series
+from tests.simulator.experiment_example import full
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "base"}
 
@@ -50,7 +49,7 @@ class Page(HTMLParser):
 
 @cache
 def page() -> str:
-    return render(example(), series=series())
+    return render(full())
 
 
 @cache

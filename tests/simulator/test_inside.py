@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 
+from simulator.experiment import Experiment
 from simulator.report import numbers
 from simulator.report.diagnostics import Diagnostics
 from simulator.report.page import render
@@ -18,9 +19,13 @@ NBSP = numbers.SPACE
 TITLE = "Inside the models"
 
 
+def with_inside(record: Diagnostics | None = None) -> Experiment:
+    return example().model_copy(update={"diagnostics": record or diagnostics()})
+
+
 @cache
 def page() -> str:
-    return render(example(), diagnostics())
+    return render(with_inside())
 
 
 @cache
@@ -29,7 +34,7 @@ def parsed() -> Page:
 
 
 def shown(**changes: object) -> Page:
-    return Page(render(example(), diagnostics().model_copy(update=changes)))
+    return Page(render(with_inside(diagnostics().model_copy(update=changes))))
 
 
 def rows_of(found: Page, title: str) -> list[str]:
@@ -49,7 +54,6 @@ GROUP_TITLES = {
 def test_without_diagnostics_the_page_is_as_it_was() -> None:
     assert TITLE not in render(example())
     assert TITLE in page()
-    assert render(example(), None) == render(example())
     assert "diagnostics.json" not in render(example())
     assert "Improvement ratio" not in render(example())
 
@@ -57,7 +61,7 @@ def test_without_diagnostics_the_page_is_as_it_was() -> None:
 def test_the_same_record_gives_the_same_bytes_also_through_json() -> None:
     again = Diagnostics.model_validate_json(diagnostics().model_dump_json())
     assert again == diagnostics()
-    assert render(example(), again) == page()
+    assert render(with_inside(again)) == page()
 
 
 def test_every_gain_is_written_with_its_sign() -> None:
@@ -120,19 +124,15 @@ def test_a_screen_reader_still_finds_its_way() -> None:
     assert len(ids) == len(set(ids))
     count = Counter(tag for tag, _ in parsed().tags)
     assert count["table"] == count["caption"]
-    assert count["svg"] == count["desc"] == 3 + 2 + len(TASKS) + 2
+    assert count["svg"] == count["desc"] == (2 + 2) + 2 + len(TASKS) + 2
     assert all("scope" in attributes for tag, attributes in parsed().tags if tag == "th")
 
 
 def test_nothing_is_loaded_and_hostile_names_are_text() -> None:
     tasks = diagnostics().tasks
     hostile = tasks[0].model_copy(update={"name": HOSTILE})
-    found = render(
-        example(),
-        diagnostics().model_copy(
-            update={"treatment": HOSTILE, "notes": (HOSTILE,), "tasks": (hostile, *tasks[1:])},
-        ),
-    )
+    changes = {"treatment": HOSTILE, "notes": (HOSTILE,), "tasks": (hostile, *tasks[1:])}
+    found = render(with_inside(diagnostics().model_copy(update=changes)))
     assert "<script" not in found.lower()
     assert "url(http" not in found
     assert HOSTILE in Page(found).text

@@ -1,5 +1,6 @@
 """The report page: complete, self-contained, accessible, harmless and always the same bytes."""
 
+import base64
 import hashlib
 import math
 import os
@@ -11,26 +12,29 @@ from itertools import pairwise
 
 import matplotlib as mpl
 import pytest
+from pydantic import ValidationError
 
 from simulator.experiment import Estimate, Experiment
 from simulator.report import numbers
 from simulator.report.page import render
 from simulator.result import Unit
-from tests.simulator.experiment_example import example, metric, without_new_users
+from simulator.surroundings import Document
+from tests.simulator.diagnostics_example import TASKS
+from tests.simulator.experiment_example import example, full, metric, without_new_users
 from tests.simulator.hostile import HOSTILE, HOSTILE_ATTRIBUTE
-from tests.simulator.log_example import series
 from tests.simulator.page_reader import Page, page, parsed, written
+from tests.simulator.surroundings_example import checks
 
 NBSP = numbers.SPACE
-CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+# Forest plots, a running series, depths and app time; gains, curves per task and gates of the diagnostics.
+SVGS = 2 + 1 + 2 + (2 + len(TASKS) + 2)
 
 
 def test_the_same_record_gives_the_same_bytes() -> None:
     code = (
         "import hashlib; from simulator.report.page import render;"
-        "from tests.simulator.experiment_example import example;"
-        "from tests.simulator.log_example import series;"
-        "print(hashlib.sha256(render(example(), series=series()).encode()).hexdigest())"
+        "from tests.simulator.experiment_example import full;"
+        "print(hashlib.sha256(render(full()).encode()).hexdigest())"
     )
     other = subprocess.run(
         [sys.executable, "-c", code],
@@ -39,13 +43,13 @@ def test_the_same_record_gives_the_same_bytes() -> None:
         text=True,
         check=True,
     )
-    assert render(example(), series=series()) == page()
+    assert render(full()) == page()
     assert other.stdout.strip() == hashlib.sha256(page().encode()).hexdigest()
 
 
 def test_the_readers_own_matplotlib_settings_change_nothing() -> None:
     with mpl.rc_context({"font.size": 31.0, "svg.fonttype": "path", "axes.grid": True}):
-        assert render(example(), series=series()) == page()
+        assert render(full()) == page()
         assert mpl.rcParams["font.size"] == 31.0
 
 
@@ -155,15 +159,33 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
     assert "<script" not in page().lower()
     tags = parsed().tags
     assert not {"script", "link", "iframe", "img", "object", "embed", "base", "form"} & {tag for tag, _ in tags}
-    assert ("meta", {"http-equiv": "Content-Security-Policy", "content": CSP}) in tags
     for tag, attributes in tags:
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
         assert not any("//" in (text or "") for text in attributes.values()), (tag, attributes)
+        if tag == "a" and not (attributes["href"] or "").startswith("#"):
+            assert attributes["href"] in {document.href for document in checks().documents}
+            assert (attributes["target"], attributes["rel"]) == ("_blank", "noopener")
+            continue
         for name in ("href", "xlink:href", "src"):
             assert (attributes.get(name) or "#").startswith("#")
-        assert not re.search(r"url\((?!#)", attributes.get("style") or "")
+        assert not any(re.search(r"url\((?!#)", text or "") for text in attributes.values())
     assert "url(" not in parsed().style
     assert "@import" not in parsed().style
+
+
+def test_the_policy_allows_this_very_stylesheet_and_nothing_else() -> None:
+    digest = base64.b64encode(hashlib.sha256(parsed().style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert ("meta", {"http-equiv": "Content-Security-Policy", "content": policy}) in parsed().tags
+    # An inline style would need a looser policy, so there is none, not in the drawings either.
+    assert not [tag for tag, attributes in parsed().tags if "style" in attributes]
+    assert Counter(tag for tag, _ in parsed().tags)["style"] == 1
+
+
+@pytest.mark.parametrize("href", ["javascript:alert(1)", "https://example.invalid/", "../../../passwd", "//x/y.html"])
+def test_a_link_leads_to_a_page_of_the_lake_or_is_refused(href: str) -> None:
+    with pytest.raises(ValidationError):
+        Document(title="Data Docs", href=href)
 
 
 def test_hostile_names_are_text() -> None:
@@ -193,9 +215,11 @@ def test_a_screen_reader_finds_its_way() -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert count["svg"] == count["desc"] == 4
+    assert count["svg"] == count["desc"] == SVGS
     for _, attributes in tags:
         for name in ("aria-labelledby", "href", "xlink:href"):
+            if attributes.get("target") == "_blank":
+                continue
             assert {(part or "").lstrip("#") for part in (attributes.get(name) or "").split()} <= set(ids)
     used = set(re.findall(r"url\(#([^)]+)\)", page()))
     assert used <= set(ids)
@@ -237,9 +261,9 @@ def test_the_page_is_small() -> None:
 
 
 def test_the_record_survives_json() -> None:
-    again = Experiment.model_validate_json(example().model_dump_json())
-    assert again == example()
-    assert render(again, series=series()) == page()
+    again = Experiment.model_validate_json(full().model_dump_json())
+    assert again == full()
+    assert render(again) == page()
 
 
 @pytest.mark.parametrize(

@@ -95,15 +95,16 @@ def test_the_running_series_is_drawn_from_the_second_day_on() -> None:
     assert second.reason in parsed().text
     assert "series-0-title" in page()
     assert "series-1-title" not in page()
-    alone = render(example(), series=(second,))
+    alone = render(example().model_copy(update={"series": (second,)}))
     assert "One day is no series yet" in alone
-    assert "No day has an estimate yet." in render(example(), series=())
+    nothing = second.model_copy(update={"points": (), "reason": "no day has an estimate"})
+    assert "No day has an estimate yet." in render(example().model_copy(update={"series": (nothing,)}))
 
 
 def test_the_page_without_a_series_is_the_page_of_the_day() -> None:
     assert "Day after day" not in render(example())
-    assert "series.json" not in render(example())
-    assert "series.json" in page()
+    assert "h-series" not in render(example())
+    assert "h-series" in page()
 
 
 @pytest.mark.parametrize(("name", "words"), [("holm", "Holm's correction"), ("benjamini-hochberg", "Benjamini and")])
