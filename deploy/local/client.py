@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from types import TracebackType
@@ -20,8 +20,11 @@ FINISHED_RUN = frozenset({"success", "failed"})
 # Fails to be imported while any pipeline file can not be read.
 PIPELINE_FILES = "mfh_pipeline_files.py"
 PAGE = 100
-# Another backfill that is about to end; a locked database, which Airflow answers with either of the others.
-PASSING = (httpx.codes.CONFLICT, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.INTERNAL_SERVER_ERROR)
+# What Airflow answers while its database is locked.
+LOCKED = (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.INTERNAL_SERVER_ERROR)
+# Longer than a connection waits for SQLite's lock, so that an answer comes in any case.
+ANSWER_S = 120
+PATIENCE_S = 180
 
 
 class AirflowApiError(MfhError):
@@ -91,7 +94,7 @@ class AirflowClient:
     def __init__(self, url: str, user: str, password: str) -> None:
         self._credentials = {"username": user, "password": password}
         # Not through a proxy that is set for the internet.
-        self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        self._http = httpx.Client(base_url=url, timeout=ANSWER_S, trust_env=False)
 
     def __enter__(self) -> Self:
         """The client itself."""
@@ -130,7 +133,7 @@ class AirflowClient:
     def ensure_pool(self, name: str, slots: int, description: str) -> None:
         """Make a pool, or give it that many slots."""
         body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
-        answer = self._send("POST", "pools", body, {})
+        answer = self._post("pools", body, LOCKED, PATIENCE_S)
         if answer.status_code == httpx.codes.CONFLICT:
             self.call("PATCH", f"pools/{quote(name)}", {"pool": name} | {k: body[k] for k in body if k != "name"})
         elif not answer.is_success:
@@ -185,7 +188,7 @@ class AirflowClient:
         reprocess_behavior: Reprocess = "none",
         run_backwards: bool = False,
         conf: dict[str, Any] | None = None,
-        patience_s: float = 180,
+        patience_s: float = PATIENCE_S,
     ) -> Backfill:
         """Create a backfill of the days ``first`` to ``last``, both included: the call that the UI makes.
 
@@ -219,14 +222,11 @@ class AirflowClient:
             "run_backwards": run_backwards,
             "dag_run_conf": conf or {},
         }
-        deadline = time.monotonic() + patience_s
-        while True:
-            answer = self._send("POST", "backfills", body, {})
-            if answer.is_success:
-                return Backfill(answer.json()["id"], dag_id, tuple(day_range(first, last)))
-            if answer.status_code not in PASSING or time.monotonic() > deadline:
-                raise _refused("POST", f"backfills of {dag_id} for {first} to {last}", answer)
-            time.sleep(2)
+        # A conflict is another backfill that is about to end.
+        answer = self._post("backfills", body, (httpx.codes.CONFLICT, *LOCKED), patience_s)
+        if not answer.is_success:
+            raise _refused("POST", f"backfills of {dag_id} for {first} to {last}", answer)
+        return Backfill(answer.json()["id"], dag_id, tuple(day_range(first, last)))
 
     def change_backfill(self, backfill: Backfill, change: Literal["pause", "unpause", "cancel"]) -> None:
         """Pause a backfill, go on with it, or give it up; runs that have started go on to their end."""
@@ -326,6 +326,15 @@ class AirflowClient:
             found += page[key]
             if not page[key] or len(found) >= page["total_entries"]:
                 return found
+
+    def _post(self, path: str, body: dict[str, Any], passing: Collection[int], patience_s: float) -> httpx.Response:
+        """The answer to a POST, asked again for some time while its status is one of those that pass."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            answer = self._send("POST", path, body, {})
+            if answer.status_code not in passing or time.monotonic() > deadline:
+                return answer
+            time.sleep(2)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None, query: dict[str, Any]) -> httpx.Response:
         try:

@@ -3,10 +3,12 @@
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -245,6 +247,7 @@ class Stack:
         if done.returncode:
             raise StackError(f"Airflow's database could not be prepared. The end of {log}:\n{_tail(log)}")
         if is_file:
+            write_ahead(Path(database.removeprefix("sqlite:///")))
             mark.write_text(f"{release} {database}", encoding="utf-8")
 
     def _await_health(self, deadline_s: float) -> None:
@@ -268,6 +271,19 @@ def stop_order(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(name for name in chosen if not name.startswith(API_SERVER)), tuple(
         name for name in chosen if name.startswith(API_SERVER)
     )
+
+
+def write_ahead(database: Path) -> None:
+    """Let an SQLite file be read while it is written; the file keeps that.
+
+    With SQLite's default, the rollback journal, a component that has not read to the end of an answer keeps all others
+    from writing, itself included: each such meeting costs the whole time that a connection waits for a lock.
+
+    Args:
+        database: The file.
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def check_disk(home: Path) -> None:

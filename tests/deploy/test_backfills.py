@@ -16,11 +16,11 @@ from deploy.local.client import AirflowApiError, Backfill, DagRun, Reprocess
 from tests.deploy.conftest import ZONE, Running
 from tests.servers import wait
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 FIRST, LAST = date(2022, 4, 10), date(2022, 4, 13)
 ENDED = "2022-05-04"
-PATIENCE_S = 240
+PATIENCE_S = 420
 
 
 @dataclass(frozen=True)

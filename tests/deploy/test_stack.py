@@ -3,11 +3,13 @@
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -30,12 +32,38 @@ FIRST, LAST = date(2022, 4, 28), date(2022, 4, 30)
 def test_a_backfill_runs_exactly_the_days_asked_for(running: Running) -> None:
     seen: list[list[DayProgress]] = []
     backfill = running.client.create_backfill("trivial", FIRST, LAST, ZONE, max_active_runs=2)
-    runs = running.client.wait_backfill(backfill, ZONE, notify=seen.append, check=running.stack.check, timeout_s=240)
+    runs = running.client.wait_backfill(backfill, ZONE, notify=seen.append, check=running.stack.check, timeout_s=420)
     assert {day: run.state for day, run in runs.items()} == dict.fromkeys(backfill.days, "success")
     assert list(backfill.days) == [FIRST, date(2022, 4, 29), LAST]
     backfilled = [run for run in running.client.runs("trivial") if run.run_id.startswith("backfill")]
     assert [run.day(ZONE) for run in backfilled] == list(backfill.days)
     assert [day.tasks["success"] for day in seen[-1]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_read_that_is_not_done_keeps_nobody_from_writing(tmp_path: Path, ahead: bool) -> None:
+    file = tmp_path / "airflow.db"
+    with closing(sqlite3.connect(file)) as reader, closing(sqlite3.connect(file, timeout=0.1)) as writer:
+        reader.execute("CREATE TABLE numbers (number)")
+        reader.executemany("INSERT INTO numbers VALUES (?)", ((number,) for number in range(9)))
+        reader.commit()
+        if ahead:
+            stack_module.write_ahead(file)
+        unread = reader.execute("SELECT number FROM numbers")
+        unread.fetchone()
+        writer.execute("INSERT INTO numbers VALUES (9)")
+        if ahead:
+            writer.commit()
+        else:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                writer.commit()
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_the_database_of_the_stack_is_read_while_it_is_written(running: Running) -> None:
+    with closing(sqlite3.connect(running.stack.home / "airflow" / "airflow.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest.mark.integration
@@ -44,14 +72,14 @@ def test_a_failed_day_shows_its_log_and_may_be_run_again(running: Running) -> No
     running.client.wait_for_dag("failing")
     day = date(2022, 5, 2)
     backfill = running.client.create_backfill("failing", day, day, ZONE)
-    run = running.client.wait_backfill(backfill, ZONE, timeout_s=240)[day]
+    run = running.client.wait_backfill(backfill, ZONE, timeout_s=420)[day]
     assert run.state == "failed"
     (task,) = running.client.task_instances("failing", run.run_id)
     assert (task.label, task.state) == ("speak", "failed")
     assert "ValueError: nothing was logged on 2022-05-02" in running.client.task_log(task)
     # An earlier backfill is marked as ended some time after its last run; the client waits for that.
     again = running.client.create_backfill("failing", day, day, ZONE, reprocess_behavior="failed")
-    assert running.client.wait_backfill(again, ZONE, timeout_s=240)[day].run_id == run.run_id
+    assert running.client.wait_backfill(again, ZONE, timeout_s=420)[day].run_id == run.run_id
     (task,) = running.client.task_instances("failing", run.run_id)
     assert task.try_number == 2
 

@@ -12,7 +12,7 @@ import yaml
 from deploy.local.stack import Stack
 from tests.receivers import http_receiver
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(800)]
 
 # The deadline is the pipeline's; its interval and the day's work are replaced, for a test can not wait for hours.
 DAG = '''
@@ -62,7 +62,7 @@ def test_a_run_that_misses_its_deadline_reaches_the_webhook(tmp_path: Path, free
         with stack, stack.client() as client:
             client.wait_for_dag("slow_day")
             # Unpaused, the newest scheduled run starts by itself.
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 240
             while not received.requests and time.monotonic() < deadline:
                 time.sleep(1)
     assert received.requests, "the webhook was not called"

@@ -16,6 +16,7 @@ from tests.models.training_child import HARD, train
 # Draws of dropout are each process's own, so what is compared with one process has none.
 PLAIN = {"dropout": 0.0, "embedding_dropout": 0.0, "patience": 0, "epochs": 3}
 TABLES = ("dense", "lazy", "rowwise")
+AMPLIFIED = 1e-2
 
 
 def test_one_process_alone_changes_nothing():
@@ -76,16 +77,17 @@ def test_two_processes_have_the_loss_curve_of_one(pair, tables):
     settings = replace(HARD, **PLAIN, table_optimizer=tables)
     alone = train(settings, on_step=lambda step, steps, loss: losses.append(float(loss)))
     found = told(pair, tables)["losses"]
-    # Sums in another order round differently, and later updates amplify that, most of all those of rarely seen rows.
+    # Sums in another order round differently, and later updates amplify that, most of all those of rarely seen rows; by
+    # how much depends on the processor. A gradient that is wrong shows in the first steps already.
     assert list(found.values())[:9] == pytest.approx(losses[:9], rel=1e-5)
-    assert list(found.values()) == pytest.approx(losses, rel=2e-3)
+    assert list(found.values()) == pytest.approx(losses, rel=AMPLIFIED)
     # They have learned: equal curves of a training that stands still would say little.
     assert losses[-2] < 0.9 * losses[0]
     other = bundle.load(written(pair, tables))
     for mine, theirs in zip(alone.history, other.history, strict=True):
         assert (mine.task, mine.group, mine.train_entries) == (theirs.task, theirs.group, theirs.train_entries)
-        assert mine.train_loss == pytest.approx(theirs.train_loss, rel=2e-3)
-        assert mine.valid_loss == pytest.approx(theirs.valid_loss, rel=2e-3)
+        assert mine.train_loss == pytest.approx(theirs.train_loss, rel=AMPLIFIED)
+        assert mine.valid_loss == pytest.approx(theirs.valid_loss, rel=AMPLIFIED)
 
 
 @pytest.mark.parametrize("name", [*TABLES, "whole", "resumed"])
