@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from deploy.cluster.environment import DEFAULT_QUEUE, GPU_QUEUE, Servers, cluster_settings
 from deploy.local.stack import COMPONENTS, Stack
@@ -41,6 +42,8 @@ class ClusterStack(Stack):
         concurrency: Tasks at once of the worker on the default queue; the one of the GPU takes one.
         restarts: As for ``Stack``; by default a component is always started again.
     """
+
+    forks_tasks: ClassVar[frozenset[str]] = frozenset({"worker-default", "worker-gpu"})
 
     def __init__(
         self,

@@ -14,6 +14,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 USER = "admin"
 BACKFILL_POOL = "backfill"
+# What tasks import for seconds each, and what starts no thread and opens no GPU by being imported.
+PRELOAD = (
+    "duckdb,feast,feast.infra.offline_stores.duckdb,great_expectations,mlflow,numba,pandas,pyarrow.dataset,"
+    "scipy.stats,torch,torch._dynamo"
+)
 # Under load the scheduler holds SQLite's one write lock for longer than the driver's five seconds.
 SQLITE_CONNECT_ARGS = {"timeout": 60}
 # A dictionary of its own: Airflow writes into the other one.

@@ -12,7 +12,7 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 
@@ -22,6 +22,7 @@ from deploy.local.environment import (
     BACKFILL_POOL,
     CHECKOUT,
     LOOPBACK,
+    PRELOAD,
     USER,
     airflow_settings,
     password_file,
@@ -63,6 +64,9 @@ class Stack:
         restarts: Ends in a row after which ``check`` gives a component up instead of starting it again; None never
             does. Airflow's components end when their database goes away, for example.
     """
+
+    # The components that fork a process per task.
+    forks_tasks: ClassVar[frozenset[str]] = frozenset({"scheduler"})
 
     def __init__(
         self,
@@ -221,7 +225,8 @@ class Stack:
 
     def _spawn(self, name: str, env: dict[str, str]) -> None:
         command = [sys.executable, "-m", "airflow", *self._components[name]]
-        self._children[name] = spawn(command, env, CHECKOUT, self.log_file(name))
+        own = {"MFH_PRELOAD": env.get("MFH_PRELOAD", PRELOAD) if name in self.forks_tasks else ""}
+        self._children[name] = spawn(command, env | own, CHECKOUT, self.log_file(name))
         self._restarts[name].started()
         if (before := self._leaders.get(name)) is not None:
             self._leaders[f"{name} of pid {before.pid}"] = before

@@ -1,10 +1,16 @@
-"""Airflow's cluster policy: what the schedule or a person started goes before what a backfill started.
+"""What Airflow's processes read at their start: the cluster policy, and the libraries that tasks find loaded.
 
-Between tasks of equal weight the scheduler takes those of the older day first, which would let every day of a backfill
-pass the day that people wait for. And a pool of their own keeps backfills from taking every slot.
+The policy: what the schedule or a person started goes before what a backfill started. Between tasks of equal weight the
+scheduler takes those of the older day first, which would let every day of a backfill pass the day that people wait
+for. And a pool of their own keeps backfills from taking every slot.
+
+The libraries: a LocalExecutor's scheduler and a Celery worker fork a process per task, which finds loaded what its
+parent had imported. ``MFH_PRELOAD`` names that, for those processes alone; nothing of ours is among it, so that a
+changed step is the next task's step.
 """
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +23,11 @@ BACKFILL_PREFIX = "backfill__"
 DEFAULT_POOL = "default_pool"
 # Of ``components.runner_settings``, which every process of Airflow would have to import for this one text.
 BACKFILL_POOL = os.environ.get("MFH_BACKFILL_POOL", "")
+
+# Taken away, so that what tasks start does not load it all too.
+for module in os.environ.pop("MFH_PRELOAD", "").split(","):
+    if module:
+        import_module(module)
 
 
 def task_instance_mutation_hook(task_instance: "TaskInstance", dag_run: "DagRun | None" = None) -> None:

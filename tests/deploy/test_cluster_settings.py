@@ -3,8 +3,6 @@
 import json
 import re
 import stat
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from deploy.cluster.environment import Servers, cluster_settings
 from deploy.cluster.stack import ClusterStack
 from deploy.compose.bucket import make as make_bucket
 from deploy.compose.credentials import make as make_credentials
-from deploy.local.environment import BACKFILL_POOL, airflow_settings
+from deploy.local.environment import BACKFILL_POOL, PRELOAD, airflow_settings
 from deploy.local.stack import POOLS
 from tests.conftest import CHECKOUT
 
@@ -106,6 +104,13 @@ def test_the_compose_file_has_the_settings_of_the_launcher(tmp_path: Path) -> No
     assert set(wanted) - set(found) - local == set()
 
 
+def test_the_compose_file_preloads_where_tasks_are_forked() -> None:
+    told = {
+        name: service["environment"].get("MFH_PRELOAD") for name, service in FILE["services"].items() if name in OURS
+    }
+    assert {name: text for name, text in told.items() if text} == dict.fromkeys(ClusterStack.forks_tasks, PRELOAD)
+
+
 def test_the_compose_file_starts_the_components_of_the_launcher(tmp_path: Path) -> None:
     stack = ClusterStack(tmp_path, 8_080, SERVERS)
     started = {
@@ -160,29 +165,3 @@ def test_only_an_object_store_gets_a_bucket(tmp_path: Path) -> None:
     with pytest.raises(LakeError, match=r"127\.0\.0\.1:9.*does not take the bucket 'lake'"):
         endpoint = "http://127.0.0.1:9"
         make_bucket(Settings(lake="s3://lake/x", lake_endpoint=endpoint, lake_access_key="k", lake_secret_key="s"), 0)
-
-
-POLICY = """
-from types import SimpleNamespace as Made
-from airflow_local_settings import task_instance_mutation_hook as hook
-daily = Made(run_id="scheduled__2026", priority_weight=3, pool="default_pool")
-backfill = Made(run_id="backfill__2026", priority_weight=17, pool="default_pool")
-reused = Made(run_id="scheduled__2025", priority_weight=17, pool="gpu")
-for _ in range(3):
-    hook(daily, None), hook(backfill, None), hook(reused, Made(backfill_id=7))
-for one in (daily, backfill, reused):
-    print(one.priority_weight, one.pool)
-"""
-
-
-def test_the_policy_puts_whatever_is_no_backfill_first_and_says_so_only_once(tmp_path: Path) -> None:
-    path = airflow_settings(tmp_path, 8_080, CHECKOUT / "dags")["PYTHONPATH"]
-    done = subprocess.run(
-        [sys.executable, "-c", POLICY],
-        env={"PYTHONPATH": path, "MFH_BACKFILL_POOL": "backfill"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    weights = [line.split() for line in done.stdout.splitlines()]
-    assert weights == [["10003", "default_pool"], ["17", "backfill"], ["17", "gpu"]]

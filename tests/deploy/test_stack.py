@@ -68,6 +68,19 @@ def test_the_database_of_the_stack_is_read_while_it_is_written(running: Running)
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
+def test_the_scheduler_alone_and_what_it_forks_have_loaded_what_tasks_need(running: Running) -> None:
+    def has_torch(pid: int) -> bool:
+        return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+    scheduler = running.stack.pid("scheduler")
+    workers = [child.pid for child in psutil.Process(scheduler).children()]
+    assert workers
+    assert all(has_torch(pid) for pid in (scheduler, *workers))
+    assert not any(has_torch(running.stack.pid(name)) for name in COMPONENTS if name != "scheduler")
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
 def test_a_failed_day_shows_its_log_and_may_be_run_again(running: Running) -> None:
     running.client.wait_for_dag("failing")
     day = date(2022, 5, 2)
