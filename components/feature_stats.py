@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from components.models.fitted import Fitted
 
 # Bins of the population stability index, and the least share of a bin: an empty one would make it infinite.
@@ -17,6 +19,8 @@ BINS = 10
 LEAST_SHARE = 1e-4
 # Values of a category that are told apart; the rest is one bin.
 TOP_VALUES = 20
+# Inputs that are shuffled and scored in one go.
+TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -157,24 +161,37 @@ def importance(fitted: "Fitted", table: pa.Table, labels: Mapping[str, NDArray[n
     arrays: dict[str, NDArray[Any]] = {"index": encoded.index, "numeric": encoded.numeric, "history": encoded.history}
     order = np.random.default_rng(7).permutation(table.num_rows)
 
-    def losses(changed: dict[str, NDArray[Any]]) -> list[float | None]:
-        parts = [torch.from_numpy(np.ascontiguousarray(a)).to(fitted.device) for a in (arrays | changed).values()]
-        scores = fitted.score_rows(lambda rows: fitted.model.encoder(*(part[rows] for part in parts)), group)
-        return [_loss(task.loss, labels[task.name], scores[:, at]) for at, task in enumerate(fitted.tasks)]
+    def losses(changes: list[dict[str, NDArray[Any]]]) -> list[list[float | None]]:
+        """Each change's losses; several in one go, since the rows of a group are scored in whole passes."""
+        stacked = (np.concatenate([change.get(part, rows) for change in changes]) for part, rows in arrays.items())
+        parts = [torch.from_numpy(array).to(fitted.device) for array in stacked]
 
-    base, found = losses({}), dict[str, float | None]()
+        def inputs(rows: "Tensor") -> "Tensor":
+            x: Tensor = fitted.model.encoder(*(part[rows] for part in parts))
+            return x
+
+        scores = np.split(fitted.score_rows(inputs, np.tile(group, len(changes))), len(changes))
+        return [
+            [_loss(task.loss, labels[task.name], one[:, at]) for at, task in enumerate(fitted.tasks)] for one in scores
+        ]
+
     spec = fitted.spec
     places = {name: ("index", at) for at, name in enumerate(spec.indexed)}
     places |= {name: ("numeric", at) for at, name in enumerate(spec.numeric)}
-    for name in spec.columns:
+
+    def shuffled(name: str) -> dict[str, NDArray[Any]]:
         if name == spec.history:
-            changed = {"history": encoded.history[order]}
-        else:
-            part, at = places[name]
-            shuffled = arrays[part].copy()
-            shuffled[:, at] = shuffled[order, at]
-            changed = {part: shuffled}
-        found[name] = _growth(base, losses(changed))
+            return {"history": encoded.history[order]}
+        part, at = places[name]
+        changed = arrays[part].copy()
+        changed[:, at] = changed[order, at]
+        return {part: changed}
+
+    (base,), found = losses([{}]), dict[str, float | None]()
+    for start in range(0, len(spec.columns), TOGETHER):
+        names = spec.columns[start : start + TOGETHER]
+        for name, worse in zip(names, losses([shuffled(name) for name in names]), strict=True):
+            found[name] = _growth(base, worse)
     return found
 
 
