@@ -7,12 +7,12 @@ TIMES = (
     Fault(
         "time_zone_shift", "log", times.time_zone_shift,
         "A client version sends local time as if it were UTC.",
-        "critical", "users", 0.2, ("refused.outside_day", "log.hour_share*"),
+        "critical", "users", 0.2, ("refused.outside_day", "log.refused_share[[]outside_day]", "log.hour_share*"),
     ),
     Fault(
         "clock_skew", "log", times.clock_skew,
         "Phones whose clocks are wrong; the server keeps the client's time.",
-        "critical", "users", 0.2, ("refused.outside_day", "log.hour_share*"),
+        "critical", "users", 0.2, ("refused.outside_day", "log.refused_share[[]outside_day]", "log.hour_share*"),
     ),
     Fault(
         "future_dates", "log", times.future_dates,
@@ -164,6 +164,6 @@ IDENTITY = (
         "creators_merged", "videos", identity.creators_merged,
         "Creators of deleted accounts become the default 0.",
         "warning", "videos", 0.2,
-        ("log.known_videos_overlap", "log.busiest_creator_share"), needs=("videos.creator_id",),
+        ("log.known_videos_overlap", "log.busiest_creator_share"), needs=("videos.creator_id", "log.creator_id"),
     ),
 )  # fmt: skip

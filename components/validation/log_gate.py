@@ -18,7 +18,7 @@ from components.feed.schema import BEHAVIOURS, LOG, USERS, VIDEOS, DayTables
 from components.validation.control import recent
 from components.validation.drift import drift
 from components.validation.learned import LEVEL_ALPHA, learned, with_overlap
-from components.validation.log_measures import Counts, Day, measure_log
+from components.validation.log_measures import OUTSIDE_DAY, Counts, Day, measure_log
 from components.validation.log_relations import LOG_ATTRIBUTE
 from components.validation.outcome import Level, Outcome, within
 from components.validation.scan import schema_of
@@ -263,5 +263,8 @@ def _level(name: str, pipeline: Pipeline) -> Level:
     behaviour = next((one for one in BEHAVIOURS if name.startswith((f"{one}_rate", f"{one}_null"))), None)
     if behaviour is not None:
         return "fail" if behaviour in trained else "warn"
-    # Rows may be refused up to a stated share; more of them than usual is said.
+    # Clocks that move some rows out of the day move others within it, where nothing tells them apart.
+    if name == f"refused_share[{OUTSIDE_DAY}]":
+        return "fail"
+    # Other rows may be refused up to a stated share; more of them than usual is said.
     return "warn" if name in WARN_MEASURES or name.startswith("refused_share") else "fail"

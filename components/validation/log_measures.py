@@ -59,6 +59,10 @@ class Day:
     requests: Rows | None = None
 
 
+# Ingest's reason for rows that are dated outside their day.
+OUTSIDE_DAY = "outside_day"
+
+
 @dataclass(frozen=True)
 class Counts:
     """Exact counts of what no row of a good log does, and of the rows."""
@@ -286,7 +290,9 @@ def _end_us(day: Day) -> int:
 
 def _refused(day: Day, rows: int, users: int) -> dict[str, Measure]:
     delivered = rows + sum(day.refused.values())
-    found = {f"refused_share[{reason}]": _share(count, delivered, users) for reason, count in day.refused.items()}
+    # None of another day's rows is a measure too: the first ones tell of clocks that are wrong.
+    reasons = {OUTSIDE_DAY: 0, **day.refused}
+    found = {f"refused_share[{reason}]": _share(count, delivered, users) for reason, count in reasons.items()}
     return found | {"refused_share": _share(sum(day.refused.values()), delivered, users)}
 
 

@@ -126,9 +126,11 @@ def main(arguments: list[str] | None = None) -> int:
         end_on_term()
         with stack:
             say(f"user admin, password in {stack.password_file}; Ctrl-C ends it")
-            while True:
+            while not stack.is_stopped:
                 stack.check()
                 time.sleep(1)
+        say("stopped by another program")
+        return 0
     except KeyboardInterrupt:
         say("stopped")
         return 0

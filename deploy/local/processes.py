@@ -41,11 +41,12 @@ class Leader:
 
 @dataclass(frozen=True)
 class StackRecord:
-    """What runs, as the pid file holds it."""
+    """What runs, as the pid file holds it; ``stopping`` once someone has begun to end it."""
 
     port: int
     owner: int
     leaders: dict[str, Leader]
+    stopping: bool = False
 
     def write(self, path: Path) -> None:
         """Put the record in place in one move, so that no reader sees half of it."""
@@ -59,7 +60,8 @@ class StackRecord:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             leaders = {name: Leader(**leader) for name, leader in data["leaders"].items()}
-            return cls(port=int(data["port"]), owner=int(data["owner"]), leaders=leaders)
+            stopping = bool(data.get("stopping"))
+            return cls(port=int(data["port"]), owner=int(data["owner"]), leaders=leaders, stopping=stopping)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 

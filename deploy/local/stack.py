@@ -6,9 +6,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +34,8 @@ from deploy.local.environment import (
 from deploy.local.processes import Leader, StackRecord, spawn, terminate
 from deploy.local.supervision import Restarts
 
+# As a file: with ``-m`` Airflow is imported before there is a main module, which PySpark takes for its doctests.
+AIRFLOW = Path(sysconfig.get_path("scripts")) / "airflow"
 # Without --skip-serve-logs each opens a log server on all interfaces; the API server reads the files itself.
 COMPONENTS: dict[str, tuple[str, ...]] = {
     "api-server": ("api-server",),
@@ -123,6 +127,11 @@ class Stack:
         return record.port if record is not None and record.alive else None
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped the stack or is stopping it; that its components ended is no such thing."""
+        return (record := StackRecord.read(self.pid_file)) is None or record.stopping
+
+    @property
     def owns(self) -> bool:
         """Whether this object started what runs, so that ending it is its duty."""
         return bool(self._children)
@@ -161,6 +170,8 @@ class Stack:
         """
         record = StackRecord.read(self.pid_file)
         if record is not None:
+            # Whoever looks after the components must not start them again behind this.
+            replace(record, stopping=True).write(self.pid_file)
             terminate(record.leaders, stop_order(record.leaders), grace_s)
         for child in self._children.values():
             child.wait(timeout=10)
@@ -172,12 +183,16 @@ class Stack:
     def check(self) -> None:
         """Look after the components that this object started; what has ended starts again, as ``restarts`` allows.
 
+        Does nothing while another program stops the stack, or has stopped it.
+
         Raises:
             StackError: When one has ended and is not started again, with the end of its log.
         """
         for name, child in list(self._children.items()):
             if (status := child.poll()) is None:
                 continue
+            if self.is_stopped:
+                return
             if not self._restarts[name].ended():
                 raise StackError(
                     f"Airflow's {name} ended with status {status}. The end of {self.log_file(name)}:\n"
@@ -224,7 +239,7 @@ class Stack:
         self._notify(f"Airflow is up at {self.url}")
 
     def _spawn(self, name: str, env: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "airflow", *self._components[name]]
+        command = [sys.executable, str(AIRFLOW), *self._components[name]]
         own = {"MFH_PRELOAD": env.get("MFH_PRELOAD", PRELOAD) if name in self.forks_tasks else ""}
         self._children[name] = spawn(command, env | own, CHECKOUT, self.log_file(name))
         self._restarts[name].started()
@@ -245,7 +260,7 @@ class Stack:
         if is_file and known and Path(database.removeprefix("sqlite:///")).exists():
             return
         self._notify("preparing Airflow's database")
-        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        command = [sys.executable, str(AIRFLOW), "db", "migrate"]
         log = self.log_file("migrate")
         with log.open("wb") as output:
             done = subprocess.run(command, env=env, cwd=CHECKOUT, stdout=output, stderr=subprocess.STDOUT, check=False)

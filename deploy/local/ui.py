@@ -44,7 +44,7 @@ def _serve(stack: Stack) -> int:
     try:
         stack.start()
         print(f"user admin, password in {stack.password_file}; Ctrl-C ends it", flush=True)
-        while stack.running_port() is not None:
+        while not stack.is_stopped:
             stack.check()
             time.sleep(1)
         print("Airflow was stopped by another program")

@@ -24,10 +24,26 @@ DEFAULT_POOL = "default_pool"
 # Of ``components.runner_settings``, which every process of Airflow would have to import for this one text.
 BACKFILL_POOL = os.environ.get("MFH_BACKFILL_POOL", "")
 
+
+def preload(modules: str) -> None:
+    """Import modules, with commas between.
+
+    Args:
+        modules: Their names.
+
+    Raises:
+        ImportError: When there is none of a name, or when one ends the process instead of being imported: PySpark does
+            in a process without a main module, such as ``python -m airflow``.
+    """
+    for name in filter(None, modules.split(",")):
+        try:
+            import_module(name)
+        except SystemExit as error:
+            raise ImportError(f"{name} of MFH_PRELOAD ends this process ({error}): start it as 'airflow'") from error
+
+
 # Taken away, so that what tasks start does not load it all too.
-for module in os.environ.pop("MFH_PRELOAD", "").split(","):
-    if module:
-        import_module(module)
+preload(os.environ.pop("MFH_PRELOAD", ""))
 
 
 def task_instance_mutation_hook(task_instance: "TaskInstance", dag_run: "DagRun | None" = None) -> None:

@@ -24,14 +24,14 @@ print(threading.active_count(), torch.cuda.is_initialized(), ours)
 """
 
 
-def loads(script: str, home: Path, preload: str) -> str:
+def loads(script: str, home: Path, preload: str, more: str = "") -> str:
     """What a process prints whose Airflow's local settings preload those modules."""
     path = airflow_settings(home, 8_080, CHECKOUT / "dags")["PYTHONPATH"]
     # A file, as Airflow's processes are: PySpark takes a text for a run of its doctests, and exits.
     file = home / "script.py"
     file.write_text(script)
     command = [sys.executable, "-P", str(file)]
-    env = {"PYTHONPATH": path, "MFH_PRELOAD": preload, "HOME": str(home)}
+    env = {"PYTHONPATH": f"{path}:{more}", "MFH_PRELOAD": preload, "HOME": str(home)}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -43,6 +43,13 @@ def test_what_forks_tasks_imports_what_it_is_told_and_its_tasks_do_not(
 ) -> None:
     expected = (*(loaded or (False, False)), False)
     assert loads(LOADED, tmp_path, preload) == " ".join(map(str, expected))
+
+
+def test_a_module_that_ends_the_process_is_named(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        loads(LOADED, tmp_path, "leaves", str(tmp_path))
+    assert "ImportError: leaves of MFH_PRELOAD ends this process" in caught.value.stderr
 
 
 def test_what_is_preloaded_can_be_forked(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import date
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import psutil
@@ -21,7 +22,7 @@ from deploy.local import stack as stack_module
 from deploy.local.client import AirflowApiError, DayProgress
 from deploy.local.environment import CHECKOUT, process_environment
 from deploy.local.processes import Leader, StackRecord, members, spawn, terminate
-from deploy.local.stack import COMPONENTS, Stack, StackError
+from deploy.local.stack import COMPONENTS, EMBEDDED_RESTARTS, Stack, StackError
 from tests.deploy.conftest import START_TIMEOUT_S, ZONE, Running
 
 FIRST, LAST = date(2022, 4, 28), date(2022, 4, 30)
@@ -147,6 +148,24 @@ def test_a_component_that_ends_is_named_with_its_log(tmp_path: Path, free_port: 
         stack.start(START_TIMEOUT_S)
     assert stack.running_port() is None
     assert not stack.pid_file.exists()
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_what_another_program_stops_is_not_started_again(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    said: list[str] = []
+    stack = Stack(tmp_path / "home", free_port(), dags=tmp_path, notify=said.append, restarts=EMBEDDED_RESTARTS)
+    with stack:
+        record = StackRecord.read(stack.pid_file)
+        assert record is not None
+        stopper = Thread(target=Stack(stack.home, stack.port).stop)
+        stopper.start()
+        while stopper.is_alive():
+            stack.check()
+        stack.check()
+        assert stack.running_port() is None
+        assert members(record.leaders.values()) == []
+    assert not [line for line in said if "again" in line]
 
 
 def test_a_taken_port_is_refused_before_anything_is_made(tmp_path: Path) -> None:
