@@ -218,6 +218,8 @@ def test_a_full_disk_changes_nothing_and_says_so(tmp_path: Path, reference: Refe
     write_pipeline(home)
     env = {name: text for name, text in os.environ.items() if not name.startswith(("MFH_", "AIRFLOW"))}
     env |= {"PYTHONPATH": str(CHECKOUT), "MFH_HOME": str(home)}
+    # Python would leave half of what it compiles behind, where every later process finds it.
+    env |= {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "components.cli", "step", "ingest", "--date", str(DAY)]
     full = ["prlimit", f"--fsize={FULL_BYTES}", *command]
     done = subprocess.run(full, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
