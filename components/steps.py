@@ -9,7 +9,7 @@ from datetime import date
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from components.errors import ConfigError, MfhError
+from components.errors import ConfigError, MfhError, ValidationFailedError
 
 if TYPE_CHECKING:
     from components.config import Pipeline
@@ -143,6 +143,36 @@ def run_step(context: "Context", name: str, day: date, shard: int | None = None)
         return [observed(function, context, step.name, day, dict(step.arguments))]
     wanted = range(shards) if shard is None else [shard]
     return [observed(function, context, step.name, day, {"shard": one}) for one in wanted]
+
+
+def run_step_past_gates(
+    context: "Context", name: str, day: date, shard: int | None = None, *, because: str = "", who: str = ""
+) -> list["StepResult"]:
+    """Run one step; where a person has given a reason, a gate that fails on the day is let pass and asked again.
+
+    Args:
+        context: Pipeline, settings, run.
+        name: A name of ``STEPS``.
+        day: Interval day, inside the feed.
+        shard: As for ``run_step``.
+        because: The reason; empty lets no gate pass.
+        who: The person.
+
+    Returns:
+        As ``run_step``.
+
+    Raises:
+        ValidationFailedError: When a gate fails and no reason was given, or it is another day's gate.
+        ConfigError: When the reason is no sentence, or the gate failed on what could not be computed.
+    """
+    from components.validation.passes import pass_day
+
+    try:
+        return run_step(context, name, day, shard)
+    except ValidationFailedError:
+        if not because or not pass_day(context, day, because, who=who):
+            raise
+        return run_step(context, name, day, shard)
 
 
 def run_day(context: "Context", day: date) -> list["StepResult"]:

@@ -9,7 +9,8 @@ that day's own log for both; **analyse** the experiment; write the **report**; *
 pipeline says ``diagnostics: true``, **diagnose** what happens inside the treatment before the report is written.
 
 A gate that fails stops its branch of the day; its task's log and result name the Data Docs page. ``mfh gate pass``
-with a reason, then clearing the failed task, lets the day go on.
+with a reason, then clearing the failed task, lets the day go on; so does a run or backfill of the day with the reason
+as its parameter ``let_gates_pass_because``.
 
 The steps themselves live in ``components/``; each runs alone as ``mfh step NAME --date D``.
 """
@@ -40,6 +41,8 @@ SETTINGS = Settings()
 # Minutes after which a task is stopped and retried: generous, only to end what hangs.
 TIMEOUT_MIN = {"train_treatment": 240, "train_baseline": 240, "diagnose": 720, "simulate": 120, "respond": 120}
 POOLS = {"train_treatment": "gpu", "train_baseline": "gpu", "diagnose": "gpu", "materialize": "online_store"}
+
+GATES_REASON = "let_gates_pass_because"
 
 
 class ReportLink(BaseOperatorLink):
@@ -75,20 +78,28 @@ def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, An
         ValidationFailedError,
         WindowError,
     )
-    from components.steps import run_step
+    from components.steps import run_step_past_gates
 
     context = get_current_context()
     start = context["data_interval_start"]
     instance = context["ti"]
-    pipeline = load_pipeline(SETTINGS.pipelines_dir / f"{pipeline_name}.yaml").override(dict(context["params"]))
+    params = dict(context["params"])
+    because = str(params.pop(GATES_REASON) or "")
+    pipeline = load_pipeline(SETTINGS.pipelines_dir / f"{pipeline_name}.yaml").override(params)
     if start is None:
         raise AirflowFailException("this run has no data interval: start it from the schedule or as a backfill")
     if (end := context["data_interval_end"]) is not None and end > pendulum.now("UTC"):
         raise AirflowFailException(f"the day ends at {end.isoformat()}, which is to come: its log is not whole yet")
     day = start.astimezone(pipeline.feed.zone).date()
     identity = {"run_id": instance.run_id, "try": instance.try_number, "map_index": instance.map_index}
+    started_by = context["dag_run"].triggering_user_name or "somebody"
     try:
-        (result,) = run_step(Context(pipeline, settings_of_task(), run=identity), name, day, shard)
+        (result,) = run_step_past_gates(
+            Context(pipeline, settings_of_task(), run=identity),
+            *(name, day, shard),
+            because=because,
+            who=f"{started_by}, who started {instance.run_id}",
+        )
     except (
         CheckpointError,
         ConfigError,
@@ -139,6 +150,12 @@ def params_of(pipeline: Pipeline) -> dict[str, Param]:
         "simulation_seed": Param(pipeline.simulator.seed, type="integer", minimum=0),
         "shards": Param(pipeline.simulator.shards, type="integer", minimum=1, maximum=512),
         "promote": Param(pipeline.promote, type="boolean"),
+        GATES_REASON: Param(
+            "",
+            type="string",
+            pattern=r"^(|.{5,500})$",
+            description="Why failed gates of the day may pass, for the report to show; empty lets none pass",
+        ),
     }
 
 

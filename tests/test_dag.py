@@ -69,6 +69,7 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"treatment": "nobody"}, "treatment"),
     ({"shards": 1.5}, "shards"),
     ({"promote": "yes"}, "promote"),
+    ({"let_gates_pass_because": "ok"}, "let_gates_pass_because"),
 ]
 
 
@@ -263,6 +264,7 @@ def test_params_are_typed_and_default_to_the_file(seen: Seen) -> None:
         "simulation_seed": ("integer", 11),
         "shards": ("integer", SHARDS),
         "promote": ("boolean", True),
+        "let_gates_pass_because": ("string", ""),
     }
     assert params["treatment"]["enum"] == params["baseline"]["enum"] == list(MODEL_KINDS)
 

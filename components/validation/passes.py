@@ -105,6 +105,25 @@ def pass_gate(
     return made
 
 
+def pass_day(context: Context, day: date, reason: str, *, who: str = "") -> list[Pass]:
+    """Let everything pass that the gates of a day have failed on.
+
+    Args:
+        context: Pipeline and lake.
+        day: The day.
+        reason: Why; a sentence that the report shows.
+        who: The person, the user of this process unless told.
+
+    Returns:
+        The new decisions; none when nothing has failed.
+
+    Raises:
+        ConfigError: As ``pass_gate``.
+    """
+    tables = dict.fromkeys(one.table for one in failures(context, day))
+    return [made for table in tables for made in pass_gate(context, day, table, "all", reason, who=who)]
+
+
 def decisions(context: Context, days: Iterable[date]) -> list[str]:
     """What people have let pass on some days, a sentence each, for the report.
 

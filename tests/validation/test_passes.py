@@ -12,6 +12,7 @@ from components.analyse import decisions
 from components.cli import app
 from components.errors import ConfigError, LakeError, ValidationFailedError
 from components.ingest import ingest
+from components.steps import run_step_past_gates
 from components.validate import validate_log
 from components.validation.passes import failures, pass_gate, read_passes
 from tests.small_lake import FIRST, write, write_day
@@ -50,6 +51,41 @@ def test_a_pass_holds_for_what_was_seen(tmp_path: Path) -> None:
     plant(context, changed("like", 2, 3))
     assert "like_values" in failure(context)
     assert len(read_passes(context, FIRST)) == 1
+
+
+def test_a_run_with_a_reason_passes_the_gates_of_its_day(tmp_path: Path) -> None:
+    context = context_of(tmp_path)
+    plant(context, changed("like", 2))
+    with pytest.raises(ValidationFailedError, match="like_values"):
+        run_step_past_gates(context, "validate_log", FIRST)
+    with pytest.raises(ConfigError, match="needs a reason"):
+        run_step_past_gates(context, "validate_log", FIRST, because="ok", who="ann")
+    assert read_passes(context, FIRST) == []
+    (result,) = run_step_past_gates(
+        context, "validate_log", FIRST, because="double taps count twice", who="ann, who started backfill__1"
+    )
+    assert result.facts["passed"]
+    (sentence,) = decisions(context, [FIRST])
+    assert "let pass by ann, who started backfill__1" in sentence
+    assert "double taps count twice" in sentence
+
+
+def test_a_reason_opens_no_gate_that_could_not_judge_or_is_another_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = context_of(tmp_path)
+    write_day(context, FIRST, clean_rows())
+
+    def another_days(*_: object) -> None:
+        raise ValidationFailedError("the day before")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("components.steps.run_step", another_days)
+        with pytest.raises(ValidationFailedError, match="the day before"):
+            run_step_past_gates(context, "features", FIRST, because="a good reason")
+    monkeypatch.setattr("components.validate.check_log", lambda *_: 1 / 0)
+    with pytest.raises(ConfigError, match="could not be computed"):
+        run_step_past_gates(context, "validate_log", FIRST, because="a good reason")
 
 
 @pytest.mark.parametrize(
