@@ -84,7 +84,7 @@ def run(pipeline_name: str, name: str, shard: int | None = None) -> dict[str, An
     start = context["data_interval_start"]
     instance = context["ti"]
     params = dict(context["params"])
-    because = str(params.pop(GATES_REASON) or "")
+    because = str(params.pop(GATES_REASON, "") or "")
     pipeline = load_pipeline(SETTINGS.pipelines_dir / f"{pipeline_name}.yaml").override(params)
     if start is None:
         raise AirflowFailException("this run has no data interval: start it from the schedule or as a backfill")
