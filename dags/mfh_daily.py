@@ -150,10 +150,12 @@ def params_of(pipeline: Pipeline) -> dict[str, Param]:
         "simulation_seed": Param(pipeline.simulator.seed, type="integer", minimum=0),
         "shards": Param(pipeline.simulator.shards, type="integer", minimum=1, maximum=512),
         "promote": Param(pipeline.promote, type="boolean"),
+        # Null: Airflow's forms take a text for one that has to be filled.
         GATES_REASON: Param(
-            "",
-            type="string",
-            pattern=r"^(|.{5,500})$",
+            None,
+            type=["null", "string"],
+            minLength=5,
+            maxLength=500,
             description="Why failed gates of the day may pass, for the report to show; empty lets none pass",
         ),
     }

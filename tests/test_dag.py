@@ -264,7 +264,7 @@ def test_params_are_typed_and_default_to_the_file(seen: Seen) -> None:
         "simulation_seed": ("integer", 11),
         "shards": ("integer", SHARDS),
         "promote": ("boolean", True),
-        "let_gates_pass_because": ("string", ""),
+        "let_gates_pass_because": (["null", "string"], None),
     }
     assert params["treatment"]["enum"] == params["baseline"]["enum"] == list(MODEL_KINDS)
 
